@@ -1,0 +1,74 @@
+"""msgpack with limits: the only place that imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+import msgpack
+
+from frzmq.errors import WireError
+
+Scalar: TypeAlias = None | bool | int | float | str | bytes
+Value: TypeAlias = "Scalar | list[Value] | dict[str | int, Value]"
+
+MAX_MESSAGE_BYTES: Final = 1 << 20
+MAX_STRING_BYTES: Final = 64 << 10
+MAX_CONTAINER: Final = 64 << 10
+"""The most elements of one list or map. An empty map costs 64 bytes in memory for one on the wire: hence this and the byte limit."""
+
+_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+
+
+def pack(value: Value) -> bytes:
+    """``value`` as msgpack."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _no_extensions(code: int, data: bytes) -> None:
+    raise ValueError(f"an extension value (type {code}) is not allowed here")
+
+
+def _unpacker(size_bytes: int) -> msgpack.Unpacker:
+    return msgpack.Unpacker(
+        raw=False,
+        strict_map_key=False,
+        ext_hook=_no_extensions,
+        max_buffer_size=max(size_bytes, 1),
+        max_str_len=min(size_bytes, MAX_STRING_BYTES),
+        max_bin_len=min(size_bytes, MAX_STRING_BYTES),
+        max_array_len=min(size_bytes, MAX_CONTAINER),
+        max_map_len=min(size_bytes, MAX_CONTAINER),
+        max_ext_len=0,
+        # never calls back into Python for a key: keys are str or int
+        use_list=True,
+    )
+
+
+def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX_MESSAGE_BYTES) -> Value:
+    """The one value in ``data``. Raises WireError: too long, cut short, with bytes behind it, or not msgpack as frzmq uses it."""
+    if len(data) > max_bytes:
+        raise WireError(f"{what}: wanted at most {max_bytes} bytes, got {len(data)}")
+    unpacker = _unpacker(len(data))
+    try:
+        unpacker.feed(data)
+        value: Value = unpacker.unpack()
+        rest = len(data) - unpacker.tell()
+    except _ERRORS as error:
+        raise WireError(f"{what}: wanted one msgpack value, got {len(data)} bytes that are not: {error or type(error).__name__}") from None
+    if rest:
+        raise WireError(f"{what}: wanted one msgpack value, got {rest} more bytes behind it")
+    return value
+
+
+def unpack_values(data: bytes | memoryview, what: str = "body") -> Iterator[Value]:
+    """The values of a flat run of msgpack, one at a time. Raises WireError at the first that is cut short or no msgpack."""
+    unpacker = _unpacker(len(data))
+    size_bytes = len(data)
+    try:
+        unpacker.feed(data)
+        while unpacker.tell() < size_bytes:
+            yield unpacker.unpack()
+    except _ERRORS as error:
+        raise WireError(f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {error or type(error).__name__}") from None
