@@ -1,0 +1,1 @@
+"""Addresses and sockets: the only place that imports zmq. In reading order: addresses, sockets."""
