@@ -1,0 +1,455 @@
+"""One tracer's stream: its open generations and what seals them, its sequence numbers, its strings, its ledger.
+
+The ledger counts records, each in one place. Of those that were recorded while the recorder was on, as far as it knows of them::
+
+    recorded == open + held + evicted + late + overwritten + missing
+
+``open`` is in generations that are not sealed; ``held`` in the ring; ``evicted`` was there; ``late`` arrived for a generation that was sealed, and was not kept;
+``overwritten`` the tracer lost before it could send it; ``missing`` is the rest: it did not arrive. The recorder knows of a record by the batch that brought
+it or, once its generation is sealed, by an end mark that counts it or by a later batch of its writer, whose indices are beyond it. What is still in the tracer
+or under way is not known. Outside of the identity are ``dropped`` (never got an index), ``duplicate`` and ``rejected`` (arrived, and were not taken).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from frzmq.errors import WireError
+from frzmq.recorder.events import Ledger, Seal, SealedGeneration
+from frzmq.recorder.ranges import Ranges
+from frzmq.recorder.ring import OVERHEAD_BYTES
+from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, decode_end_mark, where
+from frzmq.wire.messages import MAX_GAPS
+
+MAX_OPEN = 2
+"""Open generations of a stream: the newest, and one that waits for frames to be sent again."""
+MAX_WRITERS = 4096
+"""Writers whose indices are remembered; the one not heard of for longest is forgotten first."""
+JOIN_STRINGS = 64
+"""So many batches of strings are joined into one."""
+
+T = TypeVar("T")
+_OF_A_GENERATION = frozenset({BatchType.OPEN, BatchType.RECORDS, BatchType.END})
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The ledger's part of one writer: every record in ``[first, settled)`` has its place."""
+
+    first: int
+    settled: int
+
+
+@dataclass(slots=True)
+class _Open:
+    """A generation that is not sealed."""
+
+    number: int
+    first_tseq: int
+    last_tseq: int
+    opened: bool = False
+    """Its OPEN batch is here."""
+    first_ns: int = 0
+    last_ns: int = 0
+    frames: list[tuple[int, bytes]] = field(default_factory=list)
+    """``(tseq, batch)``"""
+    charged_bytes: int = 0
+    growth_bytes: int = 0
+    """Without the OPEN batch, whose size is that of what was open when the generation began."""
+    batches: int = 0
+    records: int = 0
+    received: dict[int, Ranges] = field(default_factory=dict)
+    """Record indices by writer."""
+    mark: EndMark | None = None
+    mark_body: bytes = b""
+    mark_batches: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Its opening, its end mark, and every batch that the mark counts are here."""
+        return self.opened and self.mark is not None and self.batches == self.mark_batches
+
+
+class Stream:
+    """Takes batches that are proven to be its tracer's and seals generations, in their order.
+
+    ``asked``: the generation that the tracer is asked to open. ``young``: the tracer has sent nothing before it said hello, so that its
+    sequence numbers begin at 1.
+    """
+
+    def __init__(self, *, asked: int, young: bool, max_strings_bytes: int) -> None:
+        self.asked = asked
+        self.opened = 0
+        """The newest generation of which something came."""
+        self.ended = False
+        """It said goodbye, and all before that is sealed."""
+        self.open_bytes = 0
+        self.strings: list[bytes] = []
+        self.strings_bytes = 0
+        self.strings_refused = False
+        """The table grew past its bound, and what came then was not kept."""
+        self.records = 0
+        """Received, duplicates not counted."""
+        self._max_strings_bytes = max_strings_bytes
+        self._sealed_through = 0
+        self._record_from = 0
+        self._open: list[_Open] = []
+        self._seen = Ranges()
+        # below it a gap is none to wait for: sent to an earlier recorder, or given up
+        self._gaps_from = 1 if young else 0
+        self._goodbye_tseq = 0
+        self._string_ids = Ranges()
+        self._next_index: dict[int, int] = {}
+        self._writers: dict[int, _Writer] = {}
+        self._held = self._evicted = self._late = self._overwritten = self._missing = 0
+        self._dropped = self._duplicate = self._rejected = 0
+
+    # --- what came
+
+    def take(self, header: Header, body: bytes, data: bytes) -> list[SealedGeneration]:
+        """One batch (``data``: header and body). Returns the generations that are sealed by it.
+
+        Raises WireError when it contradicts itself or what came before: then the stream is to be closed.
+        """
+        if self._is_duplicate(header):
+            return []
+        mark = decode_end_mark(body) if header.type is BatchType.END else None
+        if header.type not in _OF_A_GENERATION:
+            self._note(header)
+            self._take_other(header, data)
+        elif header.generation < self._record_from or header.generation <= self._sealed_through:
+            self._note(header)
+            self._count_late(header)
+        else:
+            self._check_order(header)
+            self._check_content(header, mark)
+            self._note(header)
+            self._take_part(header, mark, body, data)
+        return self._settle()
+
+    def take_late(self, header: Header, data: bytes) -> None:
+        """One batch after the stream was closed: counted; only strings are kept."""
+        if self._is_duplicate(header):
+            return
+        self._note(header)
+        if header.type is BatchType.STRINGS:
+            self._take_strings(header, data)
+        else:
+            self._count_late(header)
+
+    # --- what is done to it
+
+    def advance(self) -> int:
+        """The generation that the tracer is to open now."""
+        self.asked += 1
+        return self.asked
+
+    def rejoin(self, generation: int) -> None:
+        """The tracer, whose last generation is ``generation``, said hello again."""
+        self._goodbye_tseq = 0
+        self.ended = False
+        if self.opened >= self.asked or generation >= self.asked:
+            self.asked = max(self.asked, generation) + 1
+
+    def close(self, seal: Seal) -> list[SealedGeneration]:
+        """Seals what is open. A later generation may come."""
+        return [self._seal(seal, complete=self._open[0].whole) for _ in range(len(self._open))]
+
+    def close_oldest(self, seal: Seal) -> list[SealedGeneration]:
+        """Seals the oldest open generation, and what has waited for it."""
+        if not self._open:
+            return []
+        return [self._seal(seal, complete=False), *self._settle()]
+
+    def discard_before(self, generation: int) -> None:
+        """What comes of earlier generations is not recorded: the recorder is off. Nothing is open."""
+        self._record_from = generation
+        self._writers = {}
+
+    def count_evicted(self, generation: SealedGeneration) -> None:
+        self._held -= generation.records
+        self._evicted += generation.records
+
+    def count_rejected(self, header: Header) -> None:
+        self._rejected += _records(header)
+
+    def count_dropped(self, dropped: int) -> None:
+        """``dropped``: all that the tracer dropped so far, by its own count."""
+        self._dropped = max(self._dropped, dropped)
+
+    # --- what is known
+
+    @property
+    def charged_bytes(self) -> int:
+        return self.open_bytes + self.strings_bytes
+
+    @property
+    def advancing(self) -> bool:
+        """It has not opened yet what it is asked to open."""
+        return self.opened < self.asked
+
+    @property
+    def settled_below(self) -> int:
+        """The tracer has left every generation below this one, and what came of them is sealed."""
+        return self._open[0].number if self._open else self._sealed_through + 1
+
+    @property
+    def growth_bytes(self) -> int:
+        """By how much the newest generation has grown since it was opened."""
+        return self._open[-1].growth_bytes if self._open else 0
+
+    def stored(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """``(stored_through, gaps)`` of an `Ack`."""
+        end = self._seen.end
+        return max(end - 1, 0), tuple(self._seen.gaps(1, end))
+
+    def ledger(self) -> Ledger:
+        opened = sum(generation.records for generation in self._open)
+        return Ledger(
+            recorded=opened + self._held + self._evicted + self._late + self._overwritten + self._missing,
+            open=opened,
+            held=self._held,
+            evicted=self._evicted,
+            overwritten=self._overwritten,
+            missing=self._missing,
+            late=self._late,
+            dropped=self._dropped,
+            duplicate=self._duplicate,
+            rejected=self._rejected,
+        )
+
+    # --- sequence numbers
+
+    def _is_duplicate(self, header: Header) -> bool:
+        if header.tseq != 0 and header.tseq not in self._seen:
+            return False
+        self._duplicate += _records(header)
+        return True
+
+    def _note(self, header: Header) -> None:
+        if self._gaps_from == 0:
+            self._gaps_from = header.tseq
+        self._seen.add(header.tseq, header.tseq + 1)
+        if len(self._seen) > MAX_GAPS:
+            self._gaps_from = max(self._gaps_from, self._seen.join_first())
+        self.count_dropped(header.dropped)
+
+    def _has_gap(self, start: int, end: int) -> bool:
+        start = max(start, self._gaps_from)
+        return self._seen.count(start, end) < end - start
+
+    # --- one batch
+
+    def _check_order(self, header: Header) -> None:
+        """Does a batch of a generation come where it says that it belongs?"""
+        generation, tseq = header.generation, header.tseq
+        newest = tseq >= self._seen.end
+        if generation == 0 or generation > self.asked:
+            raise _wrong(header, f"a generation in 1..{self.asked}", str(generation))
+        if newest and generation < self.opened:
+            raise _wrong(header, f"generation {self.opened} or later, as before", str(generation))
+        if self._goodbye_tseq and tseq > self._goodbye_tseq:
+            raise _wrong(header, "nothing after a goodbye", header.type.name)
+        for other in self._open:
+            if (other.number < generation and tseq < other.last_tseq) or (other.number > generation and tseq > other.first_tseq):
+                raise _wrong(header, f"one generation after the other, and tseq {other.last_tseq} of {other.number}", f"tseq {tseq}")
+        here = self._find(generation)
+        if here is None:
+            before = max(self._seen.end, 1)
+            if header.type is not BatchType.OPEN and tseq == before and (len(self._seen) or self._gaps_from == 1):
+                raise _wrong(header, "an OPEN batch first", header.type.name)
+            return
+        if header.type is BatchType.OPEN:
+            if here.opened or tseq > here.first_tseq:
+                raise _wrong(header, "one OPEN batch, and that first", f"another after tseq {here.first_tseq}")
+        elif here.opened and tseq < here.first_tseq:
+            raise _wrong(header, f"nothing before the OPEN batch (tseq {here.first_tseq})", header.type.name)
+        if (here.mark is not None and tseq > here.last_tseq) or (header.type is BatchType.END and tseq < here.last_tseq):
+            raise _wrong(header, "nothing behind the end mark", f"tseq {max(tseq, here.last_tseq)}")
+        if header.type is BatchType.END and here.mark is not None:
+            raise _wrong(header, "one end mark", "another")
+
+    def _check_content(self, header: Header, mark: EndMark | None) -> None:
+        """Does it agree with what came of its generation?"""
+        here = self._find(header.generation)
+        if mark is not None:
+            rows = {row.writer: row for row in mark.writers}
+            if len(rows) != len(mark.writers):
+                raise _wrong(header, "each writer once", f"{len(mark.writers)} rows of {len(rows)} writers")
+            if here is not None:
+                if here.batches > header.count:
+                    raise _wrong(header, f"at least the {here.batches} batches that came", f"{header.count} in the end mark")
+                for writer, received in here.received.items():
+                    for start, end in received.ranges():
+                        _check_in_row(header, writer, start, end, rows.get(writer))
+        if header.type is not BatchType.RECORDS:
+            return
+        start, end = header.first_index, header.first_index + header.count
+        if header.tseq >= self._seen.end and start < self._next_index.get(header.writer, 0):
+            raise _wrong(header, f"writer {header.writer} to go on at index {self._next_index[header.writer]}", str(start))
+        if here is None:
+            return
+        if header.writer in here.received and here.received[header.writer].count(start, end):
+            raise _wrong(header, f"each record of writer {header.writer} once", f"some of {start}..{end} again")
+        if here.mark is not None:
+            if here.batches >= here.mark_batches:
+                raise _wrong(header, f"the {here.mark_batches} batches of the end mark", "one more")
+            row = next((row for row in here.mark.writers if row.writer == header.writer), None)
+            _check_in_row(header, header.writer, start, end, row)
+
+    def _find(self, generation: int) -> _Open | None:
+        return next((g for g in self._open if g.number == generation), None)
+
+    def _take_part(self, header: Header, mark: EndMark | None, body: bytes, data: bytes) -> None:
+        here = self._find(header.generation)
+        if here is None:
+            here = _Open(header.generation, header.tseq, header.tseq)
+            self._open.append(here)
+            self._open.sort(key=lambda generation: generation.number)
+            self.opened = max(self.opened, header.generation)
+        here.first_tseq = min(here.first_tseq, header.tseq)
+        here.last_tseq = max(here.last_tseq, header.tseq)
+        here.last_ns = max(here.last_ns, header.last_ns)
+        charged = len(data) + OVERHEAD_BYTES
+        here.charged_bytes += charged
+        self.open_bytes += charged
+        if mark is not None:
+            here.mark, here.mark_body, here.mark_batches = mark, body, header.count
+            return
+        here.frames.append((header.tseq, data))
+        if header.type is BatchType.OPEN:
+            here.opened, here.first_ns = True, header.last_ns
+            return
+        here.growth_bytes += charged
+        here.batches += 1
+        here.records += header.count
+        self.records += header.count
+        if not here.opened:
+            here.first_ns = min(here.first_ns or header.base_ns, header.base_ns)
+        end = header.first_index + header.count
+        here.received.setdefault(header.writer, Ranges()).add(header.first_index, end)
+        _remember(self._next_index, header.writer, max(end, self._next_index.get(header.writer, 0)))
+
+    def _take_other(self, header: Header, data: bytes) -> None:
+        if header.type is BatchType.STRINGS:
+            self._take_strings(header, data)
+        elif header.type is BatchType.GOODBYE:
+            self._goodbye_tseq = header.tseq
+
+    def _take_strings(self, header: Header, data: bytes) -> None:
+        if self.strings_bytes + len(data) + OVERHEAD_BYTES > self._max_strings_bytes:
+            self.strings_refused = True
+        elif self._string_ids.add(header.first_index, header.first_index + header.count):
+            self.strings.append(data)
+            if len(self.strings) > JOIN_STRINGS:
+                self.strings = [b"".join(self.strings)]
+            self.strings_bytes = sum(map(len, self.strings)) + OVERHEAD_BYTES * len(self.strings)
+
+    # --- sealing
+
+    def _settle(self) -> list[SealedGeneration]:
+        """Seals, oldest first, what needs no more waiting. Raises WireError when an end mark counts what was never sent."""
+        sealed: list[SealedGeneration] = []
+        while self._open:
+            oldest = self._open[0]
+            later = self._open[1] if len(self._open) > 1 else None
+            start = oldest.first_tseq if oldest.opened else self._gaps_from
+            if oldest.whole:
+                sealed.append(self._seal(Seal.END_MARK, complete=True))
+            elif oldest.mark is not None and oldest.opened and start >= self._gaps_from and not self._has_gap(start, oldest.last_tseq):
+                raise WireError(
+                    f"end mark of generation {oldest.number}: wanted {oldest.mark_batches} batches before it, got {oldest.batches} and no gap"
+                )
+            elif later is not None and not self._has_gap(start, later.first_tseq):
+                sealed.append(self._seal(Seal.LATER_GENERATION, complete=oldest.opened and oldest.mark is None))
+            elif len(self._open) > MAX_OPEN:
+                sealed.append(self._seal(Seal.LATER_GENERATION, complete=False))
+            elif self._goodbye_tseq and not self._has_gap(start, self._goodbye_tseq):
+                sealed.append(self._seal(Seal.GOODBYE, complete=oldest.opened and oldest.mark is None))
+            else:
+                break
+        self.ended = bool(self._goodbye_tseq) and not self._open
+        return sealed
+
+    def _seal(self, seal: Seal, *, complete: bool) -> SealedGeneration:
+        """The oldest open generation, taken out."""
+        oldest = self._open.pop(0)
+        self._sealed_through = oldest.number
+        self.open_bytes -= oldest.charged_bytes
+        self._held += oldest.records
+        lost = self._settle_ledger(oldest)
+        oldest.frames.sort(key=lambda frame: frame[0])
+        return SealedGeneration(
+            generation=oldest.number,
+            complete=complete,
+            seal=seal,
+            first_ns=oldest.first_ns,
+            last_ns=oldest.last_ns,
+            records=oldest.records,
+            batches=oldest.batches,
+            frames=b"".join(data for _, data in oldest.frames),
+            end_mark=oldest.mark_body,
+            lost=lost,
+        )
+
+    def _settle_ledger(self, generation: _Open) -> int:
+        """Gives every record of a generation its place; returns how many of it are lost."""
+        rows = {row.writer: row for row in generation.mark.writers} if generation.mark is not None else {}
+        lost = 0
+        for writer in generation.received.keys() | rows.keys():
+            received = generation.received.get(writer, Ranges())
+            got = received.count(0, received.end)
+            row = rows.get(writer)
+            first, end = (row.first_index, row.next_index) if row is not None else (received.start, received.end)
+            known = self._writers.get(writer) or _Writer(first, first)
+            overwritten = sum(b - a - received.count(a, b) for a, b in row.overwritten) if row is not None else 0
+            missing = max(0, end - max(first, known.settled) - got - overwritten)
+            self._overwritten += overwritten
+            self._missing += missing + max(0, first - known.settled)
+            lost += overwritten + missing
+            known.settled = max(known.settled, end)
+            _remember(self._writers, writer, known)
+        return lost
+
+    def _count_late(self, header: Header) -> None:
+        if header.type is not BatchType.RECORDS or header.generation < self._record_from:
+            return
+        start, end = header.first_index, header.first_index + header.count
+        known = self._writers.get(header.writer) or _Writer(start, start)
+        self.records += header.count
+        self._late += header.count
+        if start >= known.settled:
+            self._missing += start - known.settled
+            known.settled = end
+        elif end <= known.first:
+            self._missing += known.first - end
+            known.first = start
+        else:
+            # it was counted missing when its generation was sealed
+            self._missing -= min(self._missing, min(end, known.settled) - max(start, known.first))
+            known.settled = max(known.settled, end)
+            known.first = min(known.first, start)
+        _remember(self._writers, header.writer, known)
+
+
+def _remember(table: dict[int, T], writer: int, value: T) -> None:
+    """As the last of a table of at most MAX_WRITERS."""
+    table.pop(writer, None)
+    table[writer] = value
+    if len(table) > MAX_WRITERS:
+        del table[next(iter(table))]
+
+
+def _records(header: Header) -> int:
+    return header.count if header.type is BatchType.RECORDS else 0
+
+
+def _wrong(header: Header, wanted: str, got: str) -> WireError:
+    return WireError(f"{where(header)}: wanted {wanted}, got {got}")
+
+
+def _check_in_row(header: Header, writer: int, start: int, end: int, row: WriterEnd | None) -> None:
+    if start < end and (row is None or start < row.first_index or end > row.next_index):
+        wanted = f"{row.first_index}..{row.next_index}" if row is not None else "none"
+        raise _wrong(header, f"records {wanted} of writer {writer}, as the end mark says", f"{start}..{end}")
