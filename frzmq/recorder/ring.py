@@ -136,13 +136,21 @@ class Ring:
     def _next(self) -> int | None:
         """The stream whose oldest generation goes next for size; None when nothing may."""
         if sum(share.live for share in self._shares.values()) > 1:
-            over = [s for s, share in self._shares.items() if 2 * share.size_bytes > self._max_bytes and share.first() is not None]
+            over = [
+                s
+                for s, share in self._shares.items()
+                if 2 * share.size_bytes > self._max_bytes and share.first() is not None
+            ]
             if over:
                 return max(over, key=lambda stream: self._shares[stream].size_bytes)
         return self._oldest(newest_too=False)
 
     def _oldest(self, *, newest_too: bool) -> int | None:
-        began = [(first.begin_ns, s) for s, share in self._shares.items() if (first := share.first(newest_too=newest_too)) is not None]
+        began = [
+            (first.begin_ns, s)
+            for s, share in self._shares.items()
+            if (first := share.first(newest_too=newest_too)) is not None
+        ]
         return min(began)[1] if began else None
 
     def _pop(self, stream: int, past_cap: bool) -> Evicted:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from frzmq.errors import WireError
+
 from frzmq.recorder.events import Ledger, Seal, SealedGeneration
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
@@ -252,8 +253,14 @@ class Stream:
         if self._goodbye_tseq and tseq > self._goodbye_tseq:
             raise _wrong(header, "nothing after a goodbye", header.type.name)
         for other in self._open:
-            if (other.number < generation and tseq < other.last_tseq) or (other.number > generation and tseq > other.first_tseq):
-                raise _wrong(header, f"one generation after the other, and tseq {other.last_tseq} of {other.number}", f"tseq {tseq}")
+            if (other.number < generation and tseq < other.last_tseq) or (
+                other.number > generation and tseq > other.first_tseq
+            ):
+                raise _wrong(
+                    header,
+                    f"one generation after the other, and tseq {other.last_tseq} of {other.number}",
+                    f"tseq {tseq}",
+                )
         here = self._find(generation)
         if here is None:
             before = max(self._seen.end, 1)
@@ -265,7 +272,9 @@ class Stream:
                 raise _wrong(header, "one OPEN batch, and that first", f"another after tseq {here.first_tseq}")
         elif here.opened and tseq < here.first_tseq:
             raise _wrong(header, f"nothing before the OPEN batch (tseq {here.first_tseq})", header.type.name)
-        if (here.mark is not None and tseq > here.last_tseq) or (header.type is BatchType.END and tseq < here.last_tseq):
+        if (here.mark is not None and tseq > here.last_tseq) or (
+            header.type is BatchType.END and tseq < here.last_tseq
+        ):
             raise _wrong(header, "nothing behind the end mark", f"tseq {max(tseq, here.last_tseq)}")
         if header.type is BatchType.END and here.mark is not None:
             raise _wrong(header, "one end mark", "another")
@@ -279,7 +288,9 @@ class Stream:
                 raise _wrong(header, "each writer once", f"{len(mark.writers)} rows of {len(rows)} writers")
             if here is not None:
                 if here.batches > header.count:
-                    raise _wrong(header, f"at least the {here.batches} batches that came", f"{header.count} in the end mark")
+                    raise _wrong(
+                        header, f"at least the {here.batches} batches that came", f"{header.count} in the end mark"
+                    )
                 for writer, received in here.received.items():
                     for start, end in received.ranges():
                         _check_in_row(header, writer, start, end, rows.get(writer))
@@ -287,7 +298,9 @@ class Stream:
             return
         start, end = header.first_index, header.first_index + header.count
         if header.tseq >= self._seen.end and start < self._next_index.get(header.writer, 0):
-            raise _wrong(header, f"writer {header.writer} to go on at index {self._next_index[header.writer]}", str(start))
+            raise _wrong(
+                header, f"writer {header.writer} to go on at index {self._next_index[header.writer]}", str(start)
+            )
         if here is None:
             return
         if header.writer in here.received and here.received[header.writer].count(start, end):
@@ -357,7 +370,12 @@ class Stream:
             start = oldest.first_tseq if oldest.opened else self._gaps_from
             if oldest.whole:
                 sealed.append(self._seal(Seal.END_MARK, complete=True))
-            elif oldest.mark is not None and oldest.opened and start >= self._gaps_from and not self._has_gap(start, oldest.last_tseq):
+            elif (
+                oldest.mark is not None
+                and oldest.opened
+                and start >= self._gaps_from
+                and not self._has_gap(start, oldest.last_tseq)
+            ):
                 raise WireError(
                     f"end mark of generation {oldest.number}: wanted {oldest.mark_batches} batches before it, got {oldest.batches} and no gap"
                 )

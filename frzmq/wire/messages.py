@@ -69,7 +69,7 @@ def _nested(cls: type) -> Any:
 
 
 def _nested_check(cls: type) -> _Check:
-    return _Check(f"a map ({cls.__name__})", lambda value: _from_map(cls, value), _to_map)
+    return _Check(f"a map ({cls.__name__})", lambda value: _from_map(cls, value), lambda value: _to_map(value))
 
 
 def _many(check: _Check, most: int, default: Any = ()) -> Any:

@@ -1,0 +1,239 @@
+"""The control side of the recorder's machine: start and stop, flushes, snapshots.
+
+A flush has a target for each live tracer: the generation that must be sealed, and left. A tracer has at most one Advance under way. What was recorded
+before a flush that finds one under way may be in the generation that it names: that generation becomes the target, and the next Advance, which all such
+flushes share, follows when it is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
+
+from frzmq.config import RecorderConfig
+from frzmq.errors import ControlCode
+
+from frzmq.recorder.events import SendReply, ShareSnapshot, SnapshotClient, SnapshotFinished, State, WriteSnapshot
+from frzmq.wire.messages import (
+    Cancel,
+    Credit,
+    ErrorReply,
+    FlushReply,
+    FlushRequest,
+    OkReply,
+    Reply,
+    Request,
+    SnapshotRequest,
+    StartRequest,
+    StatusReply,
+    StatusRequest,
+    StopRequest,
+)
+
+if TYPE_CHECKING:
+    from frzmq.recorder.machine import RecorderMachine
+
+MAX_MISSING = 1024
+MAX_FLUSHES = 256
+MAX_CLIENTS = 64
+MAX_TIMEOUT_NS = 3600 * 10**9
+
+
+@dataclass(slots=True)
+class _Target:
+    generation: int
+    again: bool
+    """When it is sealed, the next generation must be sealed as well: the double flush."""
+
+
+@dataclass(slots=True)
+class _Flush:
+    deadline_ns: int
+    asked_by: tuple[bytes, int] | None
+    """Peer and id of a FlushRequest; None: a snapshot."""
+    targets: dict[int, _Target]
+    """By tracer: what is waited for."""
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    number: int
+    reason: str
+    last_ns: int
+    clients: list[SnapshotClient]
+    writing: bool = False
+
+
+@dataclass(slots=True)
+class Control:
+    machine: RecorderMachine
+    config: RecorderConfig
+    flushes: int = 0
+    """Finished."""
+    snapshots: int = 0
+    """Written."""
+    _flushes: list[_Flush] = field(default_factory=list)
+    _snapshot: _Snapshot | None = None
+    _snapshot_number: int = 0
+    _stopping: tuple[bytes, int] | None = None
+    """Peer and id of a StopRequest that waits for the snapshot."""
+
+    def deadline_ns(self) -> int | None:
+        return min((flush.deadline_ns for flush in self._flushes), default=None)
+
+    def request(self, peer: bytes, request: Request, now_ns: int) -> None:
+        match request:
+            case StatusRequest():
+                self._reply(peer, StatusReply(request.id, self.machine.status(now_ns)))
+            case StartRequest():
+                self._start(peer, request, now_ns)
+            case StopRequest():
+                self._stop(peer, request, now_ns)
+            case FlushRequest():
+                if self._is_on(peer, request.id, "flush"):
+                    self._flush(peer, request, now_ns)
+            case SnapshotRequest():
+                if self._is_on(peer, request.id, "snapshot"):
+                    self._begin_snapshot(peer, request, now_ns)
+            case Credit() | Cancel():
+                self._error(
+                    peer,
+                    request.id,
+                    ControlCode.BAD_REQUEST,
+                    "credit, cancel: wanted the id of a running snapshot, got another",
+                )
+            case _:
+                assert_never(request)
+
+    def garbage(self, peer: bytes, reason: str) -> None:
+        self._error(peer, 0, ControlCode.BAD_REQUEST, reason)
+
+    def progress(self, now_ns: int) -> None:
+        """Ends the flushes that have what they wait for, or whose time is over."""
+        for flush in list(self._flushes):
+            for number in list(flush.targets):
+                if self._reached(number, flush.targets[number], now_ns):
+                    del flush.targets[number]
+            if not flush.targets or now_ns >= flush.deadline_ns:
+                self._flushes.remove(flush)
+                self._finish_flush(flush, now_ns)
+
+    def snapshot_finished(self, event: SnapshotFinished, now_ns: int) -> None:
+        if self._snapshot is None or self._snapshot.number != event.snapshot:
+            return
+        self._snapshot = None
+        if event.error:
+            self.machine.note_error(f"snapshot {event.snapshot}: {event.error}")
+        else:
+            self.snapshots += 1
+        if self._stopping is not None:
+            peer, id_ = self._stopping
+            self._stopping = None
+            self._switch_off(peer, id_, now_ns)
+
+    # --- start and stop
+
+    def _start(self, peer: bytes, request: StartRequest, now_ns: int) -> None:
+        if self.machine.on:
+            self._error(peer, request.id, ControlCode.STATE, "start: wanted a recorder that is off, got one that is on")
+            return
+        self.machine.switch_on(now_ns)
+        self._reply(peer, OkReply(request.id))
+
+    def _stop(self, peer: bytes, request: StopRequest, now_ns: int) -> None:
+        if not self._is_on(peer, request.id, "stop"):
+            return
+        if self._snapshot is not None:
+            self._stopping = (peer, request.id)
+        else:
+            self._switch_off(peer, request.id, now_ns)
+
+    def _switch_off(self, peer: bytes, id_: int, now_ns: int) -> None:
+        for flush in self._flushes:
+            if flush.asked_by is not None:
+                self._error(*flush.asked_by, ControlCode.STATE, "flush: the recorder was stopped before it ended")
+        self._flushes = []
+        error = self.machine.switch_off(now_ns)
+        if error:
+            self._error(peer, id_, ControlCode.RECORDING, error)
+        else:
+            self._reply(peer, OkReply(id_))
+
+    def _is_on(self, peer: bytes, id_: int, what: str) -> bool:
+        if self.machine.on and self._stopping is None:
+            return True
+        got = "one that is off" if not self.machine.on else "one that is stopping"
+        self._error(peer, id_, ControlCode.STATE, f"{what}: wanted a recorder that is on, got {got}")
+        return False
+
+    # --- flush
+
+    def _flush(self, peer: bytes, request: FlushRequest, now_ns: int) -> None:
+        if len(self._flushes) >= MAX_FLUSHES:
+            self._error(
+                peer, request.id, ControlCode.BUSY, f"flush: wanted at most {MAX_FLUSHES} at once, got one more"
+            )
+        else:
+            self._begin_flush((peer, request.id), request.timeout_ns, request.double, now_ns)
+
+    def _begin_flush(self, asked_by: tuple[bytes, int] | None, timeout_ns: int, double: bool, now_ns: int) -> None:
+        targets: dict[int, _Target] = {}
+        for tracer in self.machine.live():
+            stream = tracer.stream
+            self.machine.advance(tracer, now_ns)
+            before = stream.asked - 1 if tracer.shared_advance_ns == now_ns else stream.asked
+            targets[tracer.number] = _Target(before, double or not tracer.hello.end_marks)
+        timeout_ns = min(timeout_ns or self.config.flush_timeout_ns, MAX_TIMEOUT_NS)
+        self._flushes.append(_Flush(now_ns + timeout_ns, asked_by, targets))
+
+    def _reached(self, number: int, target: _Target, now_ns: int) -> bool:
+        tracer = self.machine.tracer(number)
+        if tracer is None or tracer.state is not State.LIVE:
+            # all that came of it is sealed
+            return True
+        if tracer.stream.settled_below > target.generation:
+            if not target.again:
+                return True
+            target.generation, target.again = target.generation + 1, False
+            return self._reached(number, target, now_ns)
+        if tracer.stream.asked <= target.generation:
+            self.machine.advance(tracer, now_ns)
+        return False
+
+    def _finish_flush(self, flush: _Flush, now_ns: int) -> None:
+        tracers = [self.machine.tracer(number) for number in flush.targets]
+        missing = tuple(tracer.name for tracer in tracers if tracer is not None)[:MAX_MISSING]
+        if flush.asked_by is not None:
+            self.flushes += 1
+            self._reply(flush.asked_by[0], FlushReply(flush.asked_by[1], missing))
+        elif self._snapshot is not None:
+            snapshot = self._snapshot
+            snapshot.writing = True
+            view = self.machine.view(now_ns, snapshot.last_ns)
+            self.machine.emit(WriteSnapshot(snapshot.number, tuple(snapshot.clients), view, snapshot.reason, missing))
+
+    # --- snapshot
+
+    def _begin_snapshot(self, peer: bytes, request: SnapshotRequest, now_ns: int) -> None:
+        client = SnapshotClient(peer, request.id, request.credit)
+        active = self._snapshot
+        if active is None:
+            self._snapshot_number += 1
+            self._snapshot = _Snapshot(self._snapshot_number, request.reason, request.last_ns, [client])
+            self._begin_flush(None, request.timeout_ns, False, now_ns)
+        elif not request.share or len(active.clients) >= MAX_CLIENTS:
+            self._error(
+                peer, request.id, ControlCode.SNAPSHOT_ACTIVE, "snapshot: wanted no other to be made, got one that is"
+            )
+        else:
+            active.clients.append(client)
+            if active.writing:
+                self.machine.emit(ShareSnapshot(active.number, client))
+
+    # --- replies
+
+    def _reply(self, peer: bytes, message: Reply) -> None:
+        self.machine.emit(SendReply(peer, message))
+
+    def _error(self, peer: bytes, id_: int, code: ControlCode, message: str) -> None:
+        self._reply(peer, ErrorReply(id_, code.value, message[:1024]))

@@ -1,0 +1,123 @@
+"""What the recorder knows of one tracer, and how it tells: status and views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from frzmq.recorder.events import SealedGeneration, State, StreamView
+from frzmq.recorder.ring import Kept
+from frzmq.recorder.stream import Stream
+from frzmq.wire.messages import Hello, TracerHeartbeat, TracerStatus
+
+MAX_ERROR_CHARS = 1024
+
+
+@dataclass(slots=True)
+class Tracer:
+    """One incarnation of a tracer. Times are the recorder's clock in ns."""
+
+    number: int
+    hello: Hello
+    peer: bytes
+    nonce: int
+    stream: Stream
+    joined_ns: int
+    heard_ns: int
+    advanced_ns: int
+    """When it was last told to open a generation."""
+    hello_offset_ns: int
+    """Recorder's clock minus its own, as far as the hello tells."""
+    state: State = State.LIVE
+    error: str = ""
+    rejoin_at_ns: int = 0
+    """While stopped: from when on it may come back."""
+    died_ns: int | None = None
+    """Its lock is free; what is under way may still come."""
+    heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
+    watched: bool = False
+    unacknowledged_bytes: int = 0
+    ack_now: bool = False
+    shared_advance_ns: int | None = None
+    """When the last Advance went out: all that was recorded before is below the generation that it names."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.hello.service[:200]}[{self.hello.pid}]"
+
+    @property
+    def stands(self) -> bool:
+        """It may go on: live, or silent while its lock is held. Then its newest generation is kept, and the tracer remembered."""
+        return self.state is State.LIVE or (self.state is State.SILENT and self.hello.lock and self.died_ns is None)
+
+    @property
+    def offset_ns(self) -> int:
+        """Recorder's clock minus the tracer's."""
+        return self.heartbeat.offset_ns if self.heartbeat.rtt_ns else self.hello_offset_ns
+
+    def kept(self, generation: SealedGeneration, now_ns: int) -> Kept:
+        """With its times on the recorder's clock: a tracer cannot have recorded in the future."""
+        begin_ns = min(generation.first_ns + self.offset_ns, now_ns)
+        return Kept(generation, begin_ns, max(begin_ns, min(generation.last_ns + self.offset_ns, now_ns)))
+
+    def view(self, kept: tuple[Kept, ...], from_ns: int | None) -> StreamView:
+        """``from_ns``: only generations that reach beyond it."""
+        return StreamView(
+            hello=self.hello,
+            joined_ns=self.joined_ns,
+            state=self.state,
+            error=self.error,
+            strings=tuple(self.stream.strings),
+            sealed=tuple(k.generation for k in kept if from_ns is None or k.end_ns >= from_ns),
+            ledger=self.stream.ledger(),
+            offset_ns=self.offset_ns,
+            rtt_ns=self.heartbeat.rtt_ns,
+            horizon_ns=horizon_ns(kept),
+        )
+
+    def status(self, kept: tuple[Kept, ...], held_bytes: int) -> TracerStatus:
+        ledger = self.stream.ledger()
+        return TracerStatus(
+            uuid=self.hello.uuid,
+            service=self.hello.service,
+            pid=self.hello.pid,
+            state=self.state.value,
+            generation=self.stream.opened,
+            records=self.stream.records,
+            held=ledger.held,
+            held_bytes=held_bytes,
+            generations=len(kept),
+            dropped=ledger.dropped,
+            overwritten=ledger.overwritten,
+            late=ledger.late,
+            duplicate=ledger.duplicate,
+            rejected=ledger.rejected,
+            evicted=ledger.evicted,
+            missing=ledger.missing,
+            torn=ledger.torn,
+            horizon_ns=horizon_ns(kept),
+            agent_cpu_ns=self.heartbeat.agent_cpu_ns,
+            agent_errors=self.heartbeat.errors,
+            joined_ns=self.joined_ns,
+            host=self.hello.host,
+            program=self.hello.program,
+            buffer_kind=self.hello.buffer_kind,
+            buffer_bytes=self.hello.buffer_bytes,
+            error=self.error,
+        )
+
+
+def horizon_ns(kept: tuple[Kept, ...]) -> int:
+    """From when on a stream is complete: the begin of the oldest generation that has, like all after it, lost nothing; the end of the newest when that
+    is not complete itself. 0: nothing is held."""
+    horizon = 0
+    for k in reversed(kept):
+        if not k.generation.complete or k.generation.lost:
+            return horizon or max(k.end_ns, 1)
+        horizon = max(k.begin_ns, 1)
+    return horizon
+
+
+def status_bytes(status: TracerStatus) -> int:
+    """What it takes in a StatusReply, at most."""
+    texts = (status.service, status.host, status.program, status.buffer_kind, status.error)
+    return 700 + sum(len(text.encode(errors="replace")) for text in texts)
