@@ -213,7 +213,7 @@ class RecorderMachine:
         for tracer in touched.values():
             if tracer.ack_now or tracer.unacknowledged_bytes >= ACK_EVERY_BYTES:
                 self._acknowledge(tracer)
-            else:
+            elif tracer.unacknowledged_bytes:
                 self._wake_at(now_ns + ACK_DELAY_NS)
 
     def _proven(self, header: Header) -> Tracer | None:
@@ -305,6 +305,8 @@ class RecorderMachine:
             self._out.append(SendLink(peer, Stop(known.error, known.rejoin_at_ns - now_ns)))
         else:
             if known is not None:
+                # its peer may be the same: what is acknowledged from now on is of the new one
+                known.unacknowledged_bytes = 0
                 self._put(known, known.stream.close(Seal.REPLACED), now_ns)
                 if known.state in (State.LIVE, State.SILENT):
                     self._leave(known, State.GONE)
@@ -416,6 +418,8 @@ class RecorderMachine:
     def _stop(self, tracer: Tracer, error: str, now_ns: int) -> None:
         """It sent what it must not: it alone is stopped."""
         tracer.error = error[:MAX_ERROR_CHARS]
+        tracer.unacknowledged_bytes = 0
+        tracer.ack_now = False
         tracer.rejoin_at_ns = now_ns + self._back_off_ns(tracer.hello.uuid, now_ns)
         self._put(tracer, tracer.stream.close(Seal.STOP), now_ns)
         self._leave(tracer, State.STOPPED)

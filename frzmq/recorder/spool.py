@@ -1,0 +1,234 @@
+"""Snapshots on their way out: a thread writes each to an unlinked file, from which its clients then get chunks by credit.
+
+The view that is written is frozen, so recording goes on; once the file is written the recorder's machine is told, and
+the next snapshot may begin while slow clients still read this one. A client that is gone, or makes no progress, costs an open
+file until its deadline, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, Final
+
+from frzmq.errors import ControlCode
+from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinished, WriteSnapshot
+from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
+
+MAX_SPOOLS: Final = 8
+CHUNKS_A_PUMP: Final = 8
+"""Of one client: the loop has other work too."""
+RETRY_NS: Final = 10_000_000
+"""A client that has credit but whose connection is full is tried again after so long."""
+IDLE_NS: Final = 30 * 10**9
+"""A client that gives no credit, or does not read, is dropped after so long."""
+TOTAL_NS: Final = 600 * 10**9
+"""No client takes longer than this."""
+
+Write = Callable[[IO[bytes], WriteSnapshot], object]
+"""Writes the view as a snapshot file. Raises what it likes."""
+Send = Callable[[bytes, Reply], "bool | None"]
+"""True: taken; False: the client reads too slowly; None: it is gone."""
+
+
+@dataclass(slots=True)
+class _Client:
+    peer: bytes
+    id: int
+    credit: int
+    idle_ns: int
+    """When it is dropped, unless something is sent before."""
+    end_ns: int
+    offset: int = 0
+    full: bool = False
+    """Its connection took no more."""
+
+
+@dataclass(slots=True)
+class _Spool:
+    snapshot: int
+    missing: tuple[str, ...]
+    file: IO[bytes]
+    clients: list[_Client] = field(default_factory=list)
+    size_bytes: int | None = None
+    """None until it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    open: int
+    clients: int
+    sent_bytes: int
+    dropped_clients: int
+    """Gone, or too slow."""
+
+
+class Spools:
+    """All in the hands of the recorder's loop; only the writing is a thread's. ``wake`` is called by that thread when it is done."""
+
+    def __init__(self, write: Write, send: Send, wake: Callable[[], None], *, idle_ns: int = IDLE_NS) -> None:
+        self._write, self._send, self._wake, self._idle_ns = write, send, wake, idle_ns
+        self._spools: list[_Spool] = []
+        self._written: deque[tuple[_Spool, int, str]] = deque()
+        self._sent_bytes = 0
+        self._dropped_clients = 0
+
+    # --- what the machine asks for
+
+    def begin(self, instruction: WriteSnapshot, now_ns: int) -> SnapshotFinished | None:
+        """Starts to write; what went wrong at once is returned, and told to the clients."""
+        if len(self._spools) >= MAX_SPOOLS:
+            return self._refuse(instruction, f"wanted at most {MAX_SPOOLS} snapshots on their way, got one more", ControlCode.BUSY)
+        try:
+            file = tempfile.TemporaryFile(prefix="frzmq")
+        except OSError as error:
+            return self._refuse(instruction, f"no temporary file: {error.strerror}")
+        # the spool does not keep the view: what the ring forgets is to be free while a slow client still reads
+        spool = _Spool(instruction.snapshot, instruction.missing, file)
+        try:
+            threading.Thread(target=self._run, args=(spool, instruction), name="frzmq-spool", daemon=True).start()
+        except RuntimeError as error:
+            file.close()
+            return self._refuse(instruction, f"no thread to write it: {error}")
+        self._spools.append(spool)
+        for client in instruction.clients:
+            self._add(spool, client, now_ns)
+        return None
+
+    def share(self, instruction: ShareSnapshot, now_ns: int) -> None:
+        for spool in self._spools:
+            if spool.snapshot == instruction.snapshot:
+                self._add(spool, instruction.client, now_ns)
+                return
+        self._tell([instruction.client], "the one to share is over")
+
+    def _add(self, spool: _Spool, client: SnapshotClient, now_ns: int) -> None:
+        spool.clients.append(_Client(client.peer, client.id, client.credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
+
+    def _refuse(self, instruction: WriteSnapshot, reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED) -> SnapshotFinished:
+        self._tell(instruction.clients, reason, code)
+        return SnapshotFinished(instruction.snapshot, 0, reason)
+
+    def _tell(self, clients: Iterable[SnapshotClient | _Client], reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED) -> None:
+        for client in clients:
+            self._send(client.peer, ErrorReply(client.id, code.value, f"snapshot: {reason}"[:1024]))
+
+    # --- what the clients ask for
+
+    def credit(self, peer: bytes, id_: int, chunks: int, now_ns: int) -> None:
+        """More chunks for a client; of a snapshot that is over, nothing."""
+        for spool in self._spools:
+            for client in spool.clients:
+                if client.peer == peer and client.id == id_:
+                    client.credit = min(client.credit + chunks, 1 << 16)
+                    client.idle_ns = now_ns + self._idle_ns
+
+    def cancel(self, peer: bytes, id_: int) -> None:
+        for spool in self._spools:
+            spool.clients = [c for c in spool.clients if c.peer != peer or c.id != id_]
+
+    # --- the thread
+
+    def _run(self, spool: _Spool, instruction: WriteSnapshot) -> None:
+        try:
+            self._write(spool.file, instruction)
+            spool.file.flush()
+            self._written.append((spool, os.fstat(spool.file.fileno()).st_size, ""))
+        except Exception as error:  # noqa: BLE001  # whatever it is, its clients are to hear of it
+            self._written.append((spool, 0, str(error) or type(error).__name__))
+        self._wake()
+
+    # --- the loop
+
+    def finished(self) -> list[SnapshotFinished]:
+        """What the threads wrote, or failed to, since the last call."""
+        events: list[SnapshotFinished] = []
+        while self._written:
+            spool, size_bytes, error = self._written.popleft()
+            if error:
+                self._tell(spool.clients, error)
+                spool.clients = []
+            spool.size_bytes = size_bytes
+            events.append(SnapshotFinished(spool.snapshot, size_bytes, error))
+        return events
+
+    def pump(self, now_ns: int) -> None:
+        """Sends what credit and connections allow, drops who is gone or late, closes what nobody waits for."""
+        for spool in list(self._spools):
+            if spool.size_bytes is None:
+                continue
+            spool.clients = [client for client in spool.clients if self._serve(spool, spool.size_bytes, client, now_ns)]
+            if not spool.clients:
+                self._spools.remove(spool)
+                with contextlib.suppress(OSError):
+                    spool.file.close()
+
+    def deadline_ns(self, now_ns: int) -> int | None:
+        """When `pump` is to be called, unless credit or a written file comes before."""
+        written = (s for s in self._spools if s.size_bytes is not None)
+        return min((self._client_deadline_ns(c, now_ns) for s in written for c in s.clients), default=None)
+
+    @staticmethod
+    def _client_deadline_ns(client: _Client, now_ns: int) -> int:
+        deadline_ns = min(client.idle_ns, client.end_ns)
+        if client.full:
+            return min(deadline_ns, now_ns + RETRY_NS)
+        return now_ns if client.credit else deadline_ns
+
+    def _serve(self, spool: _Spool, size_bytes: int, client: _Client, now_ns: int) -> bool:
+        """False when the client is done with: served, gone, or too late."""
+        client.full = False
+        for _ in range(CHUNKS_A_PUMP):
+            if client.offset >= size_bytes or not client.credit:
+                break
+            try:
+                data = os.pread(spool.file.fileno(), MAX_CHUNK_BYTES, client.offset)
+            except OSError as error:
+                return self._drop(client, f"the temporary file cannot be read: {error.strerror}")
+            taken = self._send(client.peer, SnapshotChunk(client.id, client.offset, data))
+            if taken is None:
+                return self._drop(client, "")
+            if not taken:
+                client.full = True
+                break
+            client.offset += len(data)
+            client.credit -= 1
+            client.idle_ns = now_ns + self._idle_ns
+            self._sent_bytes += len(data)
+        if client.offset >= size_bytes and not client.full:
+            ended = self._send(client.peer, SnapshotEnd(client.id, size_bytes, spool.missing))
+            client.full = ended is False
+            if ended is None:
+                self._dropped_clients += 1
+            if not client.full:
+                return False
+        if now_ns >= min(client.idle_ns, client.end_ns):
+            return self._drop(client, "the client took nothing for too long")
+        return True
+
+    def _drop(self, client: _Client, reason: str) -> bool:
+        self._dropped_clients += 1
+        if reason:
+            self._tell([client], reason)
+        return False
+
+    def busy(self) -> bool:
+        """True while something is written or sent."""
+        return bool(self._spools)
+
+    def stats(self) -> SpoolStats:
+        return SpoolStats(
+            len(self._spools), sum(len(s.clients) for s in self._spools), self._sent_bytes, self._dropped_clients
+        )
+
+    def close(self) -> None:
+        """Gives up what is left; a thread that still writes ends with its file."""
+        for spool in self._spools:
+            if spool.size_bytes is not None:
+                spool.file.close()
+        self._spools = []

@@ -1,0 +1,421 @@
+"""The recorder's loop: sockets in, `RecorderMachine` in the middle, instructions out.
+
+One thread with one poller serves the data socket, the link and control: up to 64 frames a turn, each given to the machine at once.
+There is no queue between a receiving thread and the machine, so memory is bounded by the sockets' small high-water marks:
+a recorder that cannot follow stops to read for a moment, and what waits is in the tracers' own bounded buffers. Snapshots are
+written by a thread of their own (`frzmq.recorder.spool`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, assert_never
+
+from frzmq.config import RecorderConfig, ensure_private_dir
+from frzmq.errors import ConfigError, WireError
+from frzmq.recorder.events import (
+    ForgetTracer,
+    FrameReceived,
+    Input,
+    Instruction,
+    LinkGarbage,
+    LinkReceived,
+    RequestGarbage,
+    RequestReceived,
+    SendLink,
+    SendReply,
+    ShareSnapshot,
+    Tick,
+    TracerDied,
+    WatchTracer,
+    WriteSnapshot,
+)
+from frzmq.recorder.liveness import DirectoryLock, Liveness
+from frzmq.recorder.machine import RecorderMachine
+from frzmq.recorder.snapshots import write_view
+from frzmq.recorder.spool import Spools, SpoolStats
+from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
+from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
+from frzmq.version import __version__
+from frzmq.wire.messages import (
+    Cancel,
+    Credit,
+    FlushRequest,
+    Hello,
+    Ping,
+    Reply,
+    SnapshotRequest,
+    StartRequest,
+    StatusRequest,
+    StopRequest,
+    ToTracer,
+    TracerHeartbeat,
+    decode_message,
+    encode_message,
+)
+
+FRAMES_A_TURN: Final = 64
+BYTES_A_TURN: Final = 4 << 20
+"""The link and control are served between: a turn of the data socket takes about 5 ms at the most."""
+MAX_WAIT_MS: Final = 1_000
+ENDING_NS: Final = 5 * 10**9
+"""What is under way when the recorder is told to end may take so long."""
+ORPHAN_NS: Final = 10 * 10**9
+"""The same, when its program is gone."""
+LINGER_MS: Final = 500
+_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    turns: int
+    frames: int
+    frame_bytes: int
+    unsent: int
+    """Messages whose receiver was gone, or read too slowly."""
+    faults: int
+    """Errors of our own: each is a bug."""
+    spools: SpoolStats
+
+
+class Worker:
+    """Serves ``sockets`` until `stop` is called, and a little longer. Everything but `stop` belongs to the thread that made it."""
+
+    def __init__(
+        self,
+        config: RecorderConfig,
+        sockets: RecorderSockets,
+        *,
+        directory: str | None = None,
+        parent_fd: int | None = None,
+    ) -> None:
+        self._machine = RecorderMachine(
+            config,
+            os.urandom(16),
+            lambda: secrets.randbits(64),
+            time.monotonic_ns(),
+            pid=os.getpid(),
+            version=__version__,
+            machine=machine_id(),
+        )
+        self._sockets = sockets
+        self._parent_fd = parent_fd
+        self._liveness = Liveness(directory)
+        self._spools = Spools(write_view, self._send_reply, self._wake)
+        self._receive = sockets.frame_receiver()
+        self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        sockets.watch(self._wake_fd)
+        if parent_fd is not None:
+            os.set_blocking(parent_fd, False)
+            sockets.watch(parent_fd)
+        self._stopping = False
+        self._end_ns: int | None = None
+        self._turns = self._frames = self._frame_bytes = self._unsent = self._faults = 0
+        self._fault_counts: dict[str, int] = {}
+
+    # --- from other threads and signal handlers
+
+    def stop(self) -> None:
+        """End soon: what is under way is finished first, for ENDING_NS at the most."""
+        self._stopping = True
+        self._wake()
+
+    @property
+    def wake_end(self) -> int:
+        """Any byte written to this file descriptor ends a wait."""
+        return self._wake_end
+
+    def _wake(self) -> None:
+        # a full pipe wakes too; a closed one is that of a recorder that has ended
+        with contextlib.suppress(OSError):
+            os.write(self._wake_end, b"w")
+
+    # --- the loop
+
+    def run(self) -> None:
+        while not self._over(time.monotonic_ns()):
+            self.turn()
+
+    def _over(self, now_ns: int) -> bool:
+        if self._stopping and self._end_ns is None:
+            self._end_ns = now_ns + ENDING_NS
+        return self._end_ns is not None and (now_ns >= self._end_ns or not self._spools.busy())
+
+    def turn(self) -> None:
+        """One wait and what it brought."""
+        self._turns += 1
+        ready = self._sockets.poll(self._timeout_ms(time.monotonic_ns()))
+        if self._wake_fd in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_fd, 4096)
+        if self._parent_fd is not None and self._parent_fd in ready:
+            self._read_parent(self._parent_fd)
+        with self._faultless("link"):
+            if self._sockets.link in ready:
+                self._drain_link()
+        with self._faultless("control"):
+            if self._sockets.control in ready:
+                self._drain_control()
+        with self._faultless("data"):
+            if self._sockets.pull in ready:
+                self._drain_frames()
+        now_ns = time.monotonic_ns()
+        with self._faultless("snapshots"):
+            for event in self._spools.finished():
+                self._give(event, now_ns)
+            self._spools.pump(now_ns)
+        with self._faultless("liveness"):
+            for uuid in self._liveness.probe(now_ns):
+                self._give(TracerDied(uuid), now_ns)
+        with self._faultless("tick"):
+            deadline_ns = self._machine.deadline_ns()
+            if deadline_ns is not None and now_ns >= deadline_ns:
+                self._give(Tick(), now_ns)
+
+    def _timeout_ms(self, now_ns: int) -> int:
+        wanted = (self._machine.deadline_ns(), self._spools.deadline_ns(now_ns), self._liveness.deadline_ns(), self._end_ns)
+        deadline_ns = min((d for d in wanted if d is not None), default=None)
+        if deadline_ns is None:
+            return MAX_WAIT_MS
+        return max(0, min(MAX_WAIT_MS, -(-(deadline_ns - now_ns) // _MS)))
+
+    def _drain_frames(self) -> None:
+        receive, give, now_ns = self._receive, self._give, time.monotonic_ns()
+        frames = size_bytes = 0
+        try:
+            while frames < FRAMES_A_TURN and size_bytes < BYTES_A_TURN:
+                data = receive()
+                frames += 1
+                size_bytes += len(data)
+                give(FrameReceived(data), now_ns)
+        except Again:
+            pass
+        finally:
+            self._frames += frames
+            self._frame_bytes += size_bytes
+
+    def _drain_link(self) -> None:
+        now_ns = time.monotonic_ns()
+        for parts in receive_all(self._sockets.link):
+            self._give(_link_input(parts), now_ns)
+
+    def _drain_control(self) -> None:
+        now_ns = time.monotonic_ns()
+        for parts in receive_all(self._sockets.control):
+            event = _control_input(parts)
+            match event:
+                case RequestReceived(peer, Credit(id_, chunks)):
+                    self._spools.credit(peer, id_, chunks, now_ns)
+                case RequestReceived(peer, Cancel(id_)):
+                    self._spools.cancel(peer, id_)
+                case _:
+                    self._give(event, now_ns)
+
+    def _read_parent(self, fd: int) -> None:
+        try:
+            gone = not os.read(fd, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._sockets.unwatch(fd)
+            self._parent_fd = None
+            self._end_ns = self._end_ns or time.monotonic_ns() + ORPHAN_NS
+
+    # --- the machine
+
+    def _give(self, event: Input, now_ns: int) -> None:
+        for instruction in self._machine.handle(event, now_ns):
+            self._carry_out(instruction, now_ns)
+
+    def _carry_out(self, instruction: Instruction, now_ns: int) -> None:
+        match instruction:
+            case SendLink(peer, message):
+                self._send_link(peer, message)
+            case SendReply(peer, reply):
+                self._send_reply(peer, reply)
+            case WriteSnapshot():
+                refused = self._spools.begin(instruction, now_ns)
+                if refused is not None:
+                    self._give(refused, now_ns)
+            case ShareSnapshot():
+                self._spools.share(instruction, now_ns)
+            case WatchTracer(uuid):
+                self._liveness.watch(uuid)
+            case ForgetTracer(uuid):
+                self._liveness.forget(uuid)
+            case _:
+                assert_never(instruction)
+
+    def _send_link(self, peer: bytes, message: ToTracer) -> None:
+        """A message that is lost is said again: heartbeats repeat the generation, acknowledgements are cumulative."""
+        if not send_to(self._sockets.link, peer, encode_message(message)):
+            self._unsent += 1
+
+    def _send_reply(self, peer: bytes, reply: Reply) -> bool | None:
+        taken = send_to(self._sockets.control, peer, encode_message(reply))
+        if not taken:
+            self._unsent += 1
+        return taken
+
+    @contextlib.contextmanager
+    def _faultless(self, where: str) -> Iterator[None]:
+        """An error of our own ends this part of the turn, with a line on standard error, and never the recorder."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # whatever it is: the other tracers record on
+            self._faults += 1
+            self._log_fault(where, error)
+
+    def _log_fault(self, where: str, error: Exception) -> None:
+        """The 1st, 2nd, 4th, 8th ... fault of a place: not a line for each frame."""
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        at = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else "?"
+        count = self._fault_counts[at] = self._fault_counts.get(at, 0) + 1
+        if count & (count - 1) == 0:
+            log(f"fault in {where} at {at} ({count}): {type(error).__name__}: {error}")
+
+    def stats(self) -> WorkerStats:
+        return WorkerStats(
+            self._turns, self._frames, self._frame_bytes, self._unsent, self._faults, self._spools.stats()
+        )
+
+    def close(self) -> None:
+        """Not the sockets: they are the caller's."""
+        self._liveness.close()
+        self._spools.close()
+        for fd in (self._wake_fd, self._wake_end):
+            os.close(fd)
+
+
+def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
+    peer = parts[0]
+    if len(parts) != 2:
+        return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
+    try:
+        message = decode_message(parts[1])
+    except WireError as error:
+        return LinkGarbage(peer, str(error))
+    match message:
+        case Hello() | TracerHeartbeat() | Ping():
+            return LinkReceived(peer, message)
+        case _:
+            return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
+
+
+def _control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+    peer = parts[0]
+    if len(parts) != 2:
+        return RequestGarbage(peer, f"wanted requests of one part, got {len(parts) - 1}")
+    try:
+        message = decode_message(parts[1])
+    except WireError as error:
+        return RequestGarbage(peer, str(error))
+    match message:
+        case StatusRequest() | StartRequest() | StopRequest() | FlushRequest() | SnapshotRequest() | Credit() | Cancel():
+            return RequestReceived(peer, message)
+        case _:
+            return RequestGarbage(peer, f"wanted a request, got {type(message).__name__}")
+
+
+# --- around the loop
+
+
+def run_recorder(
+    config: RecorderConfig,
+    address: str,
+    *,
+    insecure: bool = False,
+    ready: Callable[[], object] | None = None,
+    parent_fd: int | None = None,
+    started: Callable[[Worker], object] | None = None,
+) -> None:
+    """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
+
+    ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``insecure``.
+    """
+    endpoints = parse_address(address)
+    if not is_loopback(endpoints) and not insecure:
+        raise ConfigError(f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure to do it all the same)")
+    raise_file_limit()
+    with _locked(endpoints):
+        sockets = RecorderSockets(endpoints)
+        try:
+            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
+            try:
+                with _signals(worker, embedded=parent_fd is not None):
+                    if started is not None:
+                        started(worker)
+                    if ready is not None:
+                        ready()
+                    worker.run()
+            finally:
+                worker.close()
+        finally:
+            sockets.close(LINGER_MS)
+
+
+@contextlib.contextmanager
+def _locked(endpoints: Endpoints) -> Iterator[None]:
+    if endpoints.directory is None:
+        yield
+        return
+    ensure_private_dir(endpoints.directory)
+    lock = DirectoryLock(endpoints.directory)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _signals(worker: Worker, *, embedded: bool) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {signal.SIGTERM: lambda *_: worker.stop(), signal.SIGINT: signal.SIG_IGN if embedded else lambda *_: worker.stop()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    wakeup = signal.set_wakeup_fd(worker.wake_end, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def raise_file_limit() -> None:
+    """The soft limit of open files to the hard one: out of descriptors, zmq's thread would spin."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def machine_id() -> str:
+    """Names the running kernel, as `Hello.machine` does; "" where it has no name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:64]
+    except OSError:
+        return ""
+
+
+def log(line: str) -> None:
+    """One line on standard error, if there is one."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(f"frzmq recorder: {line}", file=sys.stderr, flush=True)
