@@ -99,6 +99,8 @@ class Stream:
         self._seen = Ranges()
         # below it a gap is none to wait for: sent to an earlier recorder, or given up
         self._gaps_from = 1 if young else 0
+        self._last_part_tseq = 0
+        """The last that belongs to a generation."""
         self._goodbye_tseq = 0
         self._string_ids = Ranges()
         self._next_index: dict[int, int] = {}
@@ -232,6 +234,8 @@ class Stream:
         if self._gaps_from == 0:
             self._gaps_from = header.tseq
         self._seen.add(header.tseq, header.tseq + 1)
+        if header.type in _OF_A_GENERATION:
+            self._last_part_tseq = max(self._last_part_tseq, header.tseq)
         if len(self._seen) > MAX_GAPS:
             self._gaps_from = max(self._gaps_from, self._seen.join_first())
         self.count_dropped(header.dropped)
@@ -239,6 +243,10 @@ class Stream:
     def _has_gap(self, start: int, end: int) -> bool:
         start = max(start, self._gaps_from)
         return self._seen.count(start, end) < end - start
+
+    def _may_lack(self, start: int, end: int) -> bool:
+        """Something of ``[start, end)`` did not arrive, or it is not known."""
+        return not 0 < self._gaps_from <= start or self._has_gap(start, end)
 
     # --- one batch
 
@@ -263,8 +271,7 @@ class Stream:
                 )
         here = self._find(generation)
         if here is None:
-            before = max(self._seen.end, 1)
-            if header.type is not BatchType.OPEN and tseq == before and (len(self._seen) or self._gaps_from == 1):
+            if header.type is not BatchType.OPEN and newest and not self._may_lack(self._last_part_tseq + 1, tseq):
                 raise _wrong(header, "an OPEN batch first", header.type.name)
             return
         if header.type is BatchType.OPEN:

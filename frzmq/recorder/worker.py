@@ -9,7 +9,7 @@ written by a thread of their own (`frzmq.recorder.spool`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import importlib.metadata
 import os
 import resource
 import secrets
@@ -47,7 +47,6 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
-from frzmq.version import __version__
 from frzmq.wire.messages import (
     Cancel,
     Credit,
@@ -106,7 +105,7 @@ class Worker:
             lambda: secrets.randbits(64),
             time.monotonic_ns(),
             pid=os.getpid(),
-            version=__version__,
+            version=package_version(),
             machine=machine_id(),
         )
         self._sockets = sockets
@@ -405,6 +404,13 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def package_version() -> str:
+    try:
+        return importlib.metadata.version("frzmq")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def machine_id() -> str:
