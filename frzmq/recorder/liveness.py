@@ -36,7 +36,9 @@ class DirectoryLock:
             self._remove_sockets()
         except OSError as error:
             os.close(self._fd)
-            raise ConfigError(f"cannot remove the sockets of a former recorder in {directory}: {error.strerror}") from None
+            raise ConfigError(
+                f"cannot remove the sockets of a former recorder in {directory}: {error.strerror}"
+            ) from None
 
     def _take(self) -> int:
         # a recorder that ends removes the file: a lock on a removed file says nothing, hence once more

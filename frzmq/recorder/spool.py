@@ -83,7 +83,9 @@ class Spools:
     def begin(self, instruction: WriteSnapshot, now_ns: int) -> SnapshotFinished | None:
         """Starts to write; what went wrong at once is returned, and told to the clients."""
         if len(self._spools) >= MAX_SPOOLS:
-            return self._refuse(instruction, f"wanted at most {MAX_SPOOLS} snapshots on their way, got one more", ControlCode.BUSY)
+            return self._refuse(
+                instruction, f"wanted at most {MAX_SPOOLS} snapshots on their way, got one more", ControlCode.BUSY
+            )
         try:
             file = tempfile.TemporaryFile(prefix="frzmq")
         except OSError as error:
@@ -110,11 +112,15 @@ class Spools:
     def _add(self, spool: _Spool, client: SnapshotClient, now_ns: int) -> None:
         spool.clients.append(_Client(client.peer, client.id, client.credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
 
-    def _refuse(self, instruction: WriteSnapshot, reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED) -> SnapshotFinished:
+    def _refuse(
+        self, instruction: WriteSnapshot, reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED
+    ) -> SnapshotFinished:
         self._tell(instruction.clients, reason, code)
         return SnapshotFinished(instruction.snapshot, 0, reason)
 
-    def _tell(self, clients: Iterable[SnapshotClient | _Client], reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED) -> None:
+    def _tell(
+        self, clients: Iterable[SnapshotClient | _Client], reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED
+    ) -> None:
         for client in clients:
             self._send(client.peer, ErrorReply(client.id, code.value, f"snapshot: {reason}"[:1024]))
 

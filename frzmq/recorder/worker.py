@@ -48,6 +48,7 @@ from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
 from frzmq.wire.messages import (
+    Ack,
     Cancel,
     Credit,
     FlushRequest,
@@ -118,6 +119,7 @@ class Worker:
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
+        self._acks: dict[bytes, Ack] | None = None
         self._stopping = False
         self._end_ns: int | None = None
         self._turns = self._frames = self._frame_bytes = self._unsent = self._faults = 0
@@ -183,7 +185,12 @@ class Worker:
                 self._give(Tick(), now_ns)
 
     def _timeout_ms(self, now_ns: int) -> int:
-        wanted = (self._machine.deadline_ns(), self._spools.deadline_ns(now_ns), self._liveness.deadline_ns(), self._end_ns)
+        wanted = (
+            self._machine.deadline_ns(),
+            self._spools.deadline_ns(now_ns),
+            self._liveness.deadline_ns(),
+            self._end_ns,
+        )
         deadline_ns = min((d for d in wanted if d is not None), default=None)
         if deadline_ns is None:
             return MAX_WAIT_MS
@@ -192,6 +199,7 @@ class Worker:
     def _drain_frames(self) -> None:
         receive, give, now_ns = self._receive, self._give, time.monotonic_ns()
         frames = size_bytes = 0
+        self._acks = {}
         try:
             while frames < FRAMES_A_TURN and size_bytes < BYTES_A_TURN:
                 data = receive()
@@ -203,6 +211,9 @@ class Worker:
         finally:
             self._frames += frames
             self._frame_bytes += size_bytes
+            acks, self._acks = self._acks, None
+            for peer, ack in acks.items():
+                self._send_link(peer, ack)
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
@@ -241,6 +252,9 @@ class Worker:
 
     def _carry_out(self, instruction: Instruction, now_ns: int) -> None:
         match instruction:
+            case SendLink(peer, Ack() as ack) if self._acks is not None:
+                # cumulative: of those of one turn the last says all, and each costs zmq's thread a wake-up
+                self._acks[peer] = ack
             case SendLink(peer, message):
                 self._send_link(peer, message)
             case SendReply(peer, reply):
@@ -325,7 +339,9 @@ def _control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
     except WireError as error:
         return RequestGarbage(peer, str(error))
     match message:
-        case StatusRequest() | StartRequest() | StopRequest() | FlushRequest() | SnapshotRequest() | Credit() | Cancel():
+        case (
+            StatusRequest() | StartRequest() | StopRequest() | FlushRequest() | SnapshotRequest() | Credit() | Cancel()
+        ):
             return RequestReceived(peer, message)
         case _:
             return RequestGarbage(peer, f"wanted a request, got {type(message).__name__}")
@@ -350,7 +366,9 @@ def run_recorder(
     """
     endpoints = parse_address(address)
     if not is_loopback(endpoints) and not insecure:
-        raise ConfigError(f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure to do it all the same)")
+        raise ConfigError(
+            f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure to do it all the same)"
+        )
     raise_file_limit()
     with _locked(endpoints):
         sockets = RecorderSockets(endpoints)
@@ -387,7 +405,10 @@ def _signals(worker: Worker, *, embedded: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {signal.SIGTERM: lambda *_: worker.stop(), signal.SIGINT: signal.SIG_IGN if embedded else lambda *_: worker.stop()}
+    handlers = {
+        signal.SIGTERM: lambda *_: worker.stop(),
+        signal.SIGINT: signal.SIG_IGN if embedded else lambda *_: worker.stop(),
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     wakeup = signal.set_wakeup_fd(worker.wake_end, warn_on_full_buffer=False)
     try:

@@ -11,7 +11,14 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from frzmq.config import RecorderConfig
 from frzmq.recorder.events import (
@@ -94,7 +101,16 @@ class Tracer:
     def make(self, kind: BatchType, now: int, body: bytes = b"", **fields: int) -> None:
         self.tseq += 1
         header = Header(
-            kind, self.uuid, self.incarnation, self.nonce, self.generation, self.tseq, base_ns=now, last_ns=now, body_size=len(body), **fields
+            kind,
+            self.uuid,
+            self.incarnation,
+            self.nonce,
+            self.generation,
+            self.tseq,
+            base_ns=now,
+            last_ns=now,
+            body_size=len(body),
+            **fields,
         )
         self.sent[self.tseq] = (header, body)
         self.pipe.append(self.tseq)
@@ -111,7 +127,8 @@ class Tracer:
     def cut(self, now: int) -> None:
         if self.open and self.end_marks:
             rows = tuple(
-                WriterEnd(w, self.first.get(w, n), n, 0, tuple(self.overwritten.get(w, ()))) for w, n in sorted(self.next_index.items())
+                WriterEnd(w, self.first.get(w, n), n, 0, tuple(self.overwritten.get(w, ())))
+                for w, n in sorted(self.next_index.items())
             )
             self.make(END, now, encode_end_mark(EndMark(rows)), count=self.batches)
         self.batches, self.first, self.overwritten = 0, {}, {}
@@ -212,10 +229,16 @@ class RecorderModel(RuleBasedStateMachine):
         """The machine's instructions must be what the oracle put into ``expected`` (in any order)."""
         self._progress()
         got = self.machine.handle(event, self.now)
-        plain = [g for g in got if not isinstance(g, WriteSnapshot) and type(g).__name__ not in ("WatchTracer", "ForgetTracer")]
+        plain = [
+            g
+            for g in got
+            if not isinstance(g, WriteSnapshot) and type(g).__name__ not in ("WatchTracer", "ForgetTracer")
+        ]
         want, self.expected = self.expected, []
         written = [w for w in want if isinstance(w, tuple)]
-        assert [_plain(g) for g in sorted(plain, key=repr)] == [_plain(w) for w in sorted((w for w in want if not isinstance(w, tuple)), key=repr)]
+        assert [_plain(g) for g in sorted(plain, key=repr)] == [
+            _plain(w) for w in sorted((w for w in want if not isinstance(w, tuple)), key=repr)
+        ]
         views = [g for g in got if isinstance(g, WriteSnapshot)]
         assert [("write", v.snapshot, v.clients, v.missing) for v in views] == written
         for view in views:
@@ -505,7 +528,8 @@ class RecorderModel(RuleBasedStateMachine):
         if tracer.told <= tracer.generation:
             return
         rows = [
-            (w, tracer.first.get(w, n), n, tuple(tracer.overwritten.get(w, ()))) for w, n in sorted(tracer.next_index.items())
+            (w, tracer.first.get(w, n), n, tuple(tracer.overwritten.get(w, ())))
+            for w, n in sorted(tracer.next_index.items())
         ]
         tracer.marks[tracer.tseq + 1] = rows  # type: ignore[attr-defined]
         tracer.cut(self.now)
@@ -603,7 +627,12 @@ class RecorderModel(RuleBasedStateMachine):
             self.give(FrameReceived(raw((header, b"abcd"))))
         assert self.machine.status(self.now).rejected_frames == before + 1
 
-    @rule(data=st.data(), how=st.sampled_from(["cut short", "not asked", "opened twice", "again", "behind mark", "bad mark", "backwards"]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(
+            ["cut short", "not asked", "opened twice", "again", "behind mark", "bad mark", "backwards"]
+        ),
+    )
     def contradicts_itself(self, data: st.DataObject, how: str) -> None:
         tracer = self._pick(data)
         k = self.known.get(tracer.uuid)

@@ -82,8 +82,8 @@ class Model:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.integers(0, 2), st.integers(0, 30), st.integers(500, 900)),
-        st.tuples(st.just("charge"), st.integers(0, 2), st.integers(0, 1500), st.just(0)),
+        st.tuples(st.just("put"), st.integers(0, 2), st.integers(0, 30), st.sampled_from([500, 600, 750, 900])),
+        st.tuples(st.just("charge"), st.integers(0, 2), st.sampled_from([0, 1, 150, 750, 1500]), st.just(0)),
         st.tuples(st.just("end"), st.integers(0, 2), st.just(0), st.just(0)),
         st.tuples(st.just("revive"), st.integers(0, 2), st.just(0), st.just(0)),
         st.tuples(st.just("age"), st.integers(0, 40), st.just(0), st.just(0)),
@@ -92,7 +92,13 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.integers(1, 3), st.sampled_from([0, 1, 20, 60]), st.sampled_from([0, 600, 1500, 3000]), st.sampled_from([1000, 2500]))
+@given(
+    STEPS,
+    st.integers(1, 3),
+    st.sampled_from([0, 1, 20, 60]),
+    st.sampled_from([0, 600, 1500, 3000]),
+    st.sampled_from([1000, 2500]),
+)
 @settings(max_examples=300, deadline=None)
 def test_ring_any_history_is_the_models(
     steps: list[tuple[str, int, int, int]], streams: int, age: int, most: int, over: int

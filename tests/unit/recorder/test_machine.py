@@ -1,0 +1,453 @@
+"""Single cases, one behaviour each; whole histories are in tests/model."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import count
+
+import pytest
+
+from frzmq.config import RecorderConfig
+from frzmq.recorder.events import (
+    ForgetTracer,
+    FrameReceived,
+    Input,
+    Instruction,
+    LinkGarbage,
+    LinkReceived,
+    RequestGarbage,
+    RequestReceived,
+    Seal,
+    SealedGeneration,
+    SendLink,
+    SendReply,
+    State,
+    Tick,
+    TracerDied,
+    WatchTracer,
+    WriteSnapshot,
+)
+from frzmq.recorder.machine import ACK_EVERY_BYTES, MAX_TRACERS, RecorderMachine
+from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.messages import (
+    MAX_GAPS,
+    Ack,
+    Advance,
+    ErrorReply,
+    FlushReply,
+    FlushRequest,
+    Hello,
+    OkReply,
+    RecorderHeartbeat,
+    Reject,
+    SnapshotRequest,
+    StartRequest,
+    StatusReply,
+    StatusRequest,
+    Stop,
+    StopRequest,
+    TracerHeartbeat,
+    Welcome,
+    decode_message,
+    encode_message,
+)
+
+MS, S = 10**6, 10**9
+BOOT = b"b" * 16
+CONFIG = RecorderConfig(
+    min_age_ns=60 * S,
+    max_bytes=1 << 20,
+    max_generation_bytes=100 << 10,
+    advance_every_ns=S,
+    heartbeat_ns=S // 4,
+    silence_ns=5 * S,
+    flush_timeout_ns=2 * S,
+    mode="service",
+)
+
+
+class Bench:
+    """A machine, its clock, and the tracers that talk to it."""
+
+    def __init__(self, config: RecorderConfig = CONFIG) -> None:
+        self.now = 1000 * S
+        numbers = count(1)
+        self.machine = RecorderMachine(
+            config, BOOT, lambda: next(numbers) * 100, self.now, pid=5, version="v", machine="here"
+        )
+
+    def give(self, event: Input) -> list[Instruction]:
+        return self.machine.handle(event, self.now)
+
+    def tick(self, passed_ns: int) -> list[Instruction]:
+        self.now += passed_ns
+        return self.give(Tick())
+
+    def ask(
+        self, request: StartRequest | StopRequest | FlushRequest | SnapshotRequest | StatusRequest
+    ) -> list[Instruction]:
+        return self.give(RequestReceived(b"c", request))
+
+    def sealed(self, at: int = 0) -> tuple[SealedGeneration, ...]:
+        return self.machine.view(self.now, 0).streams[at].sealed
+
+
+class Peer:
+    def __init__(self, bench: Bench, name: bytes = b"p", **hello: object) -> None:
+        self.bench, self.name, self.generation, self.tseq = bench, name, 0, 0
+        fields: dict[str, object] = {"lock": True, "machine": "here", **hello}
+        self.hello = Hello(name * 16, 1, 1, 1, 42, "svc", 0, **fields)  # type: ignore[arg-type]
+        self.joined = bench.give(LinkReceived(name, self.hello))
+        self.nonce = next(
+            i.message.nonce for i in self.joined if isinstance(i, SendLink) and isinstance(i.message, Welcome)
+        )
+
+    def batch(self, kind: BatchType, body: bytes = b"", **fields: int) -> bytes:
+        self.tseq += 1
+        now = self.bench.now
+        values = {"generation": self.generation, "tseq": self.tseq, "base_ns": now, "last_ns": now, **fields}
+        return encode_batch(Header(kind, self.hello.uuid, self.hello.incarnation, self.nonce, **values), body)
+
+    def send(self, kind: BatchType, body: bytes = b"", **fields: int) -> list[Instruction]:
+        return self.bench.give(FrameReceived(self.batch(kind, body, **fields)))
+
+    def open(self, generation: int) -> list[Instruction]:
+        self.generation = generation
+        return self.send(BatchType.OPEN, b"opening")
+
+    def records(self, first: int, number: int, size_bytes: int = 0) -> list[Instruction]:
+        return self.send(
+            BatchType.RECORDS, b"r" * max(size_bytes, 2 * number), writer=1, first_index=first, count=number
+        )
+
+    def end(self, batches: int, first: int, next_: int, *overwritten: tuple[int, int]) -> list[Instruction]:
+        return self.send(
+            BatchType.END, encode_end_mark(EndMark((WriterEnd(1, first, next_, 0, overwritten),))), count=batches
+        )
+
+    def say(self, message: object) -> SendLink:
+        return SendLink(self.name, message)  # type: ignore[arg-type]
+
+
+def test_machine_hello_is_welcomed_and_watched() -> None:
+    peer = Peer(Bench())
+    assert peer.joined == [WatchTracer(b"p" * 16), peer.say(Welcome(BOOT, 100, 1, 1, S // 4, 5 * S))]
+
+
+def test_machine_hello_of_another_wire_version_is_rejected() -> None:
+    bench = Bench()
+    (said,) = bench.give(LinkReceived(b"p", Hello(b"u" * 16, 1, 7, 9, 42, "svc", 0)))
+    assert isinstance(said, SendLink)
+    assert said.message == Reject("no common wire version: wanted one of 1..1, the peer speaks 7..9")
+
+
+def test_machine_hello_with_a_generation_near_the_end_is_rejected() -> None:
+    (said,) = Bench().give(LinkReceived(b"p", Hello(b"u" * 16, 1, 1, 1, 42, "svc", (1 << 64) - 1)))
+    assert isinstance(said, SendLink) and isinstance(said.message, Reject)
+
+
+def test_machine_generation_with_all_its_batches_is_sealed_by_its_mark() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    opening = peer.batch(BatchType.OPEN, b"opening", generation=1)
+    records = peer.batch(BatchType.RECORDS, b"abcd", generation=1, writer=1, count=2)
+    mark = encode_end_mark(EndMark((WriterEnd(1, 0, 2),)))
+    end = peer.batch(BatchType.END, mark, generation=1, count=1)
+    assert bench.give(FrameReceived(opening + records + end)) == [peer.say(Ack(BOOT, 3))]
+    assert bench.sealed() == (
+        SealedGeneration(1, True, Seal.END_MARK, bench.now, bench.now, 2, 1, opening + records, mark),
+    )
+
+
+def test_machine_generation_whose_opening_is_lost_is_not_complete() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.generation, peer.tseq = 1, 1
+    peer.records(0, 2)
+    peer.end(1, 0, 2)
+    assert bench.sealed() == ()
+    peer.tseq, end = 0, peer.tseq
+    peer.open(1)
+    peer.tseq = end
+    assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.END_MARK, True)]
+
+
+def test_machine_mark_that_counts_more_than_was_sent_stops_its_tracer_alone() -> None:
+    bench = Bench()
+    one, two = Peer(bench), Peer(bench, b"q")
+    one.open(1)
+    two.open(1)
+    said = one.end(3, 0, 0)
+    assert said[0] == ForgetTracer(b"p" * 16)
+    assert isinstance(said[1], SendLink) and isinstance(said[1].message, Stop)
+    assert said[1].message.rejoin_ns == 5 * S
+    assert "wanted 3 batches" in said[1].message.reason
+    status = bench.machine.status(bench.now)
+    assert [(t.state, bool(t.error)) for t in status.tracers] == [("live", False), ("stopped", True)]
+    assert status.errors == (f"svc[42]: {said[1].message.reason}",)
+    assert two.end(0, 0, 0) == [two.say(Ack(BOOT, 2))]
+    assert [g.seal for g in bench.sealed(0)] == [Seal.STOP]
+
+
+def test_machine_embedded_stop_is_for_good() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, mode="embedded"))
+    peer = Peer(bench)
+    said = bench.give(FrameReceived(peer.batch(BatchType.FLUSH) + b"tail"))
+    assert isinstance(said[1], SendLink) and isinstance(said[1].message, Stop)
+    assert said[1].message.rejoin_ns == 0
+
+
+def test_machine_stopped_tracer_rejoins_three_times_an_hour() -> None:
+    bench = Bench()
+    waits, rejoins = [], []
+    for incarnation in range(1, 7):
+        hello = Hello(b"u" * 16, incarnation, 1, 1, 42, "svc", 0)
+        said = bench.give(LinkReceived(b"p", hello))
+        welcome = said[-1].message  # type: ignore[union-attr]
+        assert isinstance(welcome, Welcome)
+        rejoins.append(bench.now)
+        header = Header(BatchType.FLUSH, b"u" * 16, incarnation, welcome.nonce, 1, 1)
+        (stop,) = bench.give(FrameReceived(encode_batch(header) + b"tail"))
+        waits.append(stop.message.rejoin_ns)  # type: ignore[union-attr]
+        early = bench.give(LinkReceived(b"p", dataclasses.replace(hello, incarnation=incarnation + 1)))
+        assert early == [SendLink(b"p", stop.message)]  # type: ignore[union-attr]
+        bench.now += waits[-1]
+    assert waits[:3] == [5 * S, 10 * S, 20 * S]
+    assert all(sum(other - 3600 * S < at <= other for at in rejoins[1:]) <= 3 for other in rejoins)
+
+
+def test_machine_overwritten_and_missing_are_told_apart() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(2, 3)
+    peer.tseq += 1
+    peer.end(2, 0, 10, (0, 2), (7, 8))
+    bench.tick(S)
+    peer.open(2)
+    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    assert (ledger.recorded, ledger.open) == (3, 3)
+    bench.tick(S)
+    peer.open(3)
+    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    assert (ledger.recorded, ledger.held, ledger.overwritten, ledger.missing) == (10, 3, 3, 4)
+    assert [(g.complete, g.lost) for g in bench.sealed()] == [(False, 7), (True, 0)]
+
+
+def test_machine_big_generation_makes_it_advance_early_but_not_oftener_than_100_ms() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    assert peer.records(0, 1, 101 << 10) == []
+    assert bench.machine.deadline_ns() == bench.now + 50 * MS
+    assert bench.tick(50 * MS) == [peer.say(Ack(BOOT, 2))]
+    assert bench.machine.deadline_ns() == bench.now + 50 * MS
+    assert bench.tick(50 * MS) == [peer.say(Advance(2))]
+    assert bench.tick(50 * MS) == []
+
+
+def test_machine_acknowledges_each_256_kib_and_else_at_a_tick() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=64 << 20, max_generation_bytes=16 << 20))
+    peer = Peer(bench)
+    peer.open(1)
+    assert peer.records(0, 1, 128 << 10) == []
+    assert peer.records(1, 1, ACK_EVERY_BYTES // 2) == [peer.say(Ack(BOOT, 3))]
+    assert peer.records(2, 1) == []
+    assert bench.tick(50 * MS) == [peer.say(Ack(BOOT, 4))]
+
+
+def test_machine_memory_stays_below_the_cap_when_a_tracer_never_advances() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    for n in range(40):
+        peer.records(n, 1, 100 << 10)
+        assert bench.machine.status(bench.now).held_bytes <= CONFIG.max_bytes + 2 * CONFIG.max_generation_bytes
+    stream = bench.machine.view(bench.now, 0).streams[0]
+    assert (stream.ledger.recorded, stream.ledger.held, stream.state) == (40, 0, State.LIVE)
+    assert stream.ledger.evicted + stream.ledger.late + stream.ledger.open == 40
+    assert any("past the cap" in error for error in bench.machine.status(bench.now).errors)
+
+
+def test_machine_gaps_are_bounded_and_the_oldest_given_up() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    for _ in range(MAX_GAPS + 50):
+        peer.tseq += 1
+        said = peer.send(BatchType.FLUSH)
+    (ack,) = said
+    assert isinstance(ack, SendLink) and isinstance(ack.message, Ack)
+    assert ack.message.stored_through == peer.tseq
+    assert len(ack.message.gaps) <= MAX_GAPS
+    assert decode_message(encode_message(ack.message)) == ack.message
+
+
+def test_machine_silent_tracer_is_sealed_and_comes_back() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.tick(5 * S)
+    assert [g.seal for g in bench.sealed()] == [Seal.SILENCE]
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1))) == [peer.say(Advance(2))]
+    assert bench.machine.status(bench.now).tracers[0].state == "live"
+
+
+def test_machine_frames_of_a_dead_tracer_under_way_are_taken() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.give(TracerDied(b"p" * 16))
+    peer.records(0, 2)
+    assert bench.tick(100 * MS)[0] == ForgetTracer(b"p" * 16)
+    assert [(g.seal, g.complete, g.records) for g in bench.sealed()] == [(Seal.DEATH, False, 2)]
+
+
+def test_machine_dead_stream_is_forgotten_once_nothing_of_it_is_held() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.give(TracerDied(b"p" * 16))
+    bench.tick(100 * MS)
+    bench.tick(CONFIG.min_age_ns - 100 * MS)
+    assert len(bench.sealed()) == 1
+    bench.tick(1)
+    assert bench.machine.status(bench.now).tracers == ()
+    assert bench.machine.deadline_ns() is None
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1))) == [peer.say(RecorderHeartbeat(BOOT, 0))]
+
+
+def test_machine_flush_without_tracers_is_answered_at_once() -> None:
+    assert Bench().ask(FlushRequest(3)) == [SendReply(b"c", FlushReply(3))]
+
+
+def test_machine_flush_names_who_does_not_answer() -> None:
+    bench = Bench()
+    one, two = Peer(bench), Peer(bench, b"q")
+    one.open(1)
+    two.open(1)
+    assert bench.ask(FlushRequest(3)) == [one.say(Advance(2)), two.say(Advance(2))]
+    assert one.end(0, 0, 0)[-1] == one.say(Ack(BOOT, 2))
+    bench.now += 2 * S - 1
+    bench.give(LinkReceived(b"q", TracerHeartbeat(1, 1)))
+    said = bench.tick(1)
+    assert said[-1] == SendReply(b"c", FlushReply(3, ("svc[42]",)))
+
+
+def test_machine_double_flush_needs_the_second_opening() -> None:
+    bench = Bench()
+    peer = Peer(bench, end_marks=False)
+    peer.open(1)
+    assert bench.ask(FlushRequest(3)) == [peer.say(Advance(2))]
+    assert peer.open(2) == [peer.say(Advance(3))]
+    assert peer.open(3) == [SendReply(b"c", FlushReply(3))]
+
+
+def test_machine_flush_while_an_advance_is_under_way_waits_for_the_next() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    assert bench.ask(FlushRequest(1)) == [peer.say(Advance(2))]
+    bench.now += 1
+    assert bench.ask(FlushRequest(2)) == []
+    assert bench.ask(FlushRequest(3)) == []
+    assert peer.end(0, 0, 0) == [peer.say(Ack(BOOT, 2)), SendReply(b"c", FlushReply(1))]
+    assert peer.open(2) == [peer.say(Advance(3))]
+    assert peer.end(0, 0, 0) == [peer.say(Ack(BOOT, 4)), SendReply(b"c", FlushReply(2)), SendReply(b"c", FlushReply(3))]
+
+
+def test_machine_snapshot_takes_only_what_reaches_into_the_last_seconds() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    for generation in (1, 2, 3):
+        peer.open(generation)
+        bench.now += S
+        peer.end(0, 0, 0)
+        bench.tick(0)
+    peer.open(4)
+    bench.ask(SnapshotRequest(1, reason="slow", last_ns=S))
+    (written,) = [i for i in peer.end(0, 0, 0) if isinstance(i, WriteSnapshot)]
+    assert (written.reason, written.missing) == ("slow", ())
+    assert [g.generation for g in written.view.streams[0].sealed] == [2, 3, 4]
+
+
+def test_machine_view_does_not_change_afterwards() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    peer.end(0, 0, 0)
+    view = bench.machine.view(bench.now, 0)
+    bench.tick(S)
+    peer.open(2)
+    peer.end(0, 0, 0)
+    peer.send(BatchType.STRINGS, b"\xa1a", first_index=1, count=1)
+    assert (len(view.streams[0].sealed), view.streams[0].strings) == (1, ())
+
+
+@pytest.mark.parametrize("request_", [StopRequest(1), FlushRequest(1), SnapshotRequest(1)])
+def test_machine_request_while_off_is_a_state_error(request_: StopRequest | FlushRequest | SnapshotRequest) -> None:
+    bench = Bench()
+    assert bench.ask(StopRequest(0)) == [SendReply(b"c", OkReply(0))]
+    (said,) = bench.ask(request_)
+    assert isinstance(said, SendReply) and isinstance(said.message, ErrorReply)
+    assert (said.message.id, said.message.code) == (1, "state")
+
+
+def test_machine_off_discards_and_start_begins_anew() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 2)
+    bench.ask(StopRequest(0))
+    peer.records(2, 2)
+    peer.send(BatchType.STRINGS, b"\xa1a", first_index=1, count=1)
+    assert bench.ask(StartRequest(1)) == [peer.say(Advance(2)), SendReply(b"c", OkReply(1))]
+    peer.records(4, 1)
+    peer.end(3, 0, 5)
+    peer.open(2)
+    peer.records(5, 1)
+    peer.end(1, 5, 6)
+    stream = bench.machine.view(bench.now, 0).streams[0]
+    assert [(g.generation, g.records) for g in stream.sealed] == [(2, 1)]
+    ledger = stream.ledger
+    assert (ledger.recorded, ledger.held, ledger.evicted, ledger.late, ledger.missing) == (3, 1, 2, 0, 0)
+    assert len(stream.strings) == 1
+
+
+def test_machine_stop_returns_the_first_error() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    bench.give(FrameReceived(peer.batch(BatchType.FLUSH) + b"tail"))
+    (said,) = bench.ask(StopRequest(4))
+    assert isinstance(said, SendReply) and isinstance(said.message, ErrorReply)
+    assert said.message.message.startswith("svc[42]: batch header: wanted 96 bytes")
+
+
+def test_machine_garbage_is_counted_and_answered() -> None:
+    bench = Bench()
+    assert bench.give(LinkGarbage(b"x", "no map")) == [SendLink(b"x", Reject("no map"))]
+    assert bench.give(FrameReceived(b"")) == []
+    (said,) = bench.give(RequestGarbage(b"c", "no map"))
+    assert isinstance(said, SendReply) and isinstance(said.message, ErrorReply)
+    assert bench.machine.status(bench.now).rejected_frames == 2
+
+
+def test_machine_many_tracers_are_bounded_and_their_status_fits_a_message() -> None:
+    bench = Bench()
+    for n in range(MAX_TRACERS):
+        bench.give(LinkReceived(b"%d" % n, Hello(n.to_bytes(16, "big"), 1, 1, 1, 42, "s" * 256, 0, host="h" * 256)))
+    (said,) = bench.give(LinkReceived(b"p", Hello(b"u" * 16, 1, 1, 1, 42, "svc", 0)))
+    assert isinstance(said, SendLink) and isinstance(said.message, Reject)
+    (reply,) = bench.ask(StatusRequest(9))
+    assert isinstance(reply, SendReply) and isinstance(reply.message, StatusReply)
+    assert decode_message(encode_message(reply.message)) == reply.message
+    assert reply.message.status.errors[0].endswith("more tracers than a reply can hold")
+
+
+def test_machine_generation_without_its_opening_is_never_whole() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.generation, peer.tseq = 1, 1
+    peer.records(0, 2)
+    peer.end(1, 0, 2)
+    bench.tick(5 * S)
+    assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.SILENCE, False)]
