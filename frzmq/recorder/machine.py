@@ -20,6 +20,7 @@ from typing import assert_never
 from frzmq.config import RecorderConfig
 from frzmq.errors import WireError
 
+from frzmq.recorder.backoff import BackOff
 from frzmq.recorder.control import Control
 from frzmq.recorder.events import (
     ForgetTracer,
@@ -70,9 +71,6 @@ ADVANCE_GAP_NS = 100_000_000
 DEATH_GRACE_NS = 100_000_000
 """For so long frames of a dead tracer, which were under way, are taken."""
 MIN_GROWTH_BYTES = 64 << 10
-HOUR_NS = 3600 * 10**9
-FIRST_REJOIN_NS = 5 * 10**9
-REJOINS_PER_HOUR = 3
 MAX_STATUS_BYTES = 900 << 10
 NEVER = 1 << 64
 
@@ -102,7 +100,7 @@ class RecorderMachine:
         self._tracers: dict[int, Tracer] = {}
         self._current: dict[bytes, Tracer] = {}
         self._peers: dict[bytes, Tracer] = {}
-        self._stops: dict[bytes, list[int]] = {}
+        self._back_off = BackOff()
         self._next_number = 1
         self._control = Control(self, config)
         self._started_ns = now_ns
@@ -420,7 +418,8 @@ class RecorderMachine:
         tracer.error = error[:MAX_ERROR_CHARS]
         tracer.unacknowledged_bytes = 0
         tracer.ack_now = False
-        tracer.rejoin_at_ns = now_ns + self._back_off_ns(tracer.hello.uuid, now_ns)
+        if self._config.mode != "embedded":
+            tracer.rejoin_at_ns = now_ns + self._back_off.stopped(tracer.hello.uuid, now_ns)
         self._put(tracer, tracer.stream.close(Seal.STOP), now_ns)
         self._leave(tracer, State.STOPPED)
         self.note_error(f"{tracer.name}: {error}")
@@ -429,18 +428,6 @@ class RecorderMachine:
     def _send_stop(self, tracer: Tracer, now_ns: int) -> None:
         rejoin_ns = 0 if self._config.mode == "embedded" else max(tracer.rejoin_at_ns - now_ns, 1)
         self._out.append(SendLink(tracer.peer, Stop(tracer.error, rejoin_ns)))
-
-    def _back_off_ns(self, uuid: bytes, now_ns: int) -> int:
-        """Longer each time; from the fourth stop within an hour on until the rejoin is the third of an hour."""
-        if self._config.mode == "embedded":
-            return 0
-        stops = [at for at in self._stops.pop(uuid, []) if now_ns - at < HOUR_NS][-REJOINS_PER_HOUR:]
-        self._stops[uuid] = [*stops, now_ns]
-        if len(self._stops) > MAX_TRACERS:
-            del self._stops[next(iter(self._stops))]
-        if len(stops) < REJOINS_PER_HOUR:
-            return FIRST_REJOIN_NS << len(stops)
-        return stops[1] + HOUR_NS - now_ns
 
     # --- time
 
