@@ -10,48 +10,62 @@
                           │    another recorder  closed              │
                           └──────────────────────────────────────────┘
 
-Duties of the loop around `TracerMachine`:
+`frzmq.tracer.events` has the events, the instructions, and the duties of the loop around it.
 
-1. Give each event once, with the monotonic time; carry the instructions out in their order.
-2. A *question* is the last instruction of its list, and is answered by the next event: `SendFrame` by `FrameSent` or `FrameRefused`, `Collect` by `Collected`,
-   `CutTo` by `GenerationCut`, `ReadSlices` by `SlicesRead`, `ReadStrings` by `StringsRead`.
-3. Take slices (or the cut, or open items) *before* the strings, so that the strings of one answer hold all that its records use.
-4. Give `Ticked` when `TracerMachine.deadline_ns` has come; while ``wants_room``, also as soon as the data socket can take a frame.
-5. ``carry``: what was recorded so far has not been part of any generation; it goes into the one that is opened. Its open items are those
-   of the moment before the first record that is carried.
-
-What it keeps: of each batch that is not acknowledged its header, and of a batch of records no body: the buffer holds that until the chunk is released. So
-memory is bounded by the window and by what one cut takes.
+What it keeps: of each batch that is not acknowledged its header, and of a batch of records no body once it was sent: the buffer holds that until the chunk
+is released. So memory is bounded by the window and by what one cut takes.
 
 A batch gets its ``tseq`` once and keeps it when it is sent again. A batch of records whose chunk was reused in the meantime is sent again without
-records, so that no gap stays. To a recorder that has started anew goes the string table, with a new ``tseq``, then all that is not acknowledged.
+records, so that no gap stays. To a recorder that has started anew goes the string table, with a new ``tseq``, then all that is not acknowledged, with
+the opening of its generation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, TypeAlias, assert_never
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, assert_never
 
 from frzmq.errors import StateError
-from frzmq.tracer.slices import Slice
-from frzmq.wire.batch import (
-    COALESCE_BYTES,
-    HEADER_SIZE,
-    MAX_BODY_BYTES,
-    BatchType,
-    EndMark,
-    Header,
-    Opening,
-    WriterEnd,
-    encode_batch,
-    encode_end_mark,
-    encode_opening,
+from frzmq.tracer.events import (
+    Close,
+    Collect,
+    Collected,
+    CompleteFlush,
+    CutTo,
+    EndAsked,
+    Event,
+    FlushAsked,
+    FrameRefused,
+    FrameSent,
+    GenerationCut,
+    Instruction,
+    LinkReceived,
+    Parked,
+    Question,
+    ReadSlices,
+    ReadStrings,
+    Release,
+    ResumeRecording,
+    SendFrame,
+    SendHeartbeat,
+    SendHello,
+    SendPing,
+    SlicesRead,
+    Started,
+    State,
+    StopRecording,
+    Strings,
+    StringsRead,
+    Ticked,
 )
+from frzmq.tracer.generations import GenerationBook, bounded_opening
+from frzmq.tracer.slices import Slice
+from frzmq.wire.batch import COALESCE_BYTES, HEADER_SIZE, BatchType, Header, encode_batch, encode_end_mark
 from frzmq.wire.chunk import LARGE_CHUNK_BYTES
-from frzmq.wire.messages import Ack, Advance, Pong, RecorderHeartbeat, Reject, Stop, ToTracer, Welcome
+from frzmq.wire.messages import Ack, Advance, Pong, RecorderHeartbeat, Reject, Stop, Welcome
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MS: Final = 1_000_000
@@ -60,7 +74,7 @@ SHIP_NS: Final = 50 * MS
 IDLE_SHIP_NS: Final = 100 * MS
 """The same, when there was nothing."""
 WINDOW_BYTES: Final = 4 << 20
-"""Sent and not acknowledged: beyond it no more is taken from the buffer but by a cut."""
+"""Stamped and not acknowledged: beyond it no more is taken from the buffer but by a cut."""
 ENTRY_BYTES: Final = 512
 """What a batch that waits for its acknowledgement is charged beside its body."""
 FIRST_HELLO_NS: Final = 20 * MS
@@ -75,198 +89,606 @@ MIN_HEARTBEAT_NS: Final = 10 * MS
 MIN_SILENCE_NS: Final = 100 * MS
 MAX_FLUSHES: Final = 16
 """Flush marks under way; later ones wait, and share the next."""
-
-Strings: TypeAlias = tuple[int, int, bytes]
-"""First id, count, a run of msgpack str."""
-
-
-class State(Enum):
-    IDLE = "idle"
-    GREETING = "greeting"
-    RECORDING = "recording"
-    STOPPED = "stopped"
-    CLOSED = "closed"
-
-
-# --- events
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The sockets are there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """The sockets are gone; what they had taken may be lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkReceived:
-    message: ToTracer
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    slices: tuple[Slice, ...]
-    strings: Strings | None = None
-    dropped: int = 0
-    """Records that the buffer dropped so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationCut:
-    """``at_ns``: when; ``slices`` and ``writers``: the end of the generation before; ``opening``: of the new one."""
-
-    at_ns: int
-    slices: tuple[Slice, ...]
-    writers: tuple[WriterEnd, ...]
-    opening: Opening
-    strings: Strings | None = None
-    dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SlicesRead:
-    """In the order of the question; None: its chunk was reused."""
-
-    bodies: tuple[bytes | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StringsRead:
-    """The whole table; None: it is empty."""
-
-    strings: Strings | None
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSent:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class FrameRefused:
-    """The recorder is not there, or reads too slowly."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlushAsked:
-    """``token``: greater than each before."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndAsked:
-    """The program ends, or stops to record: ship everything, say goodbye."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    pass
-
-
-Event: TypeAlias = (
-    Started
-    | Parked
-    | LinkReceived
-    | Collected
-    | GenerationCut
-    | SlicesRead
-    | StringsRead
-    | FrameSent
-    | FrameRefused
-    | FlushAsked
-    | EndAsked
-    | Ticked
-)
-
-# --- instructions
-
-
-@dataclass(frozen=True, slots=True)
-class SendHello:
-    incarnation: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendHeartbeat:
-    """As `TracerHeartbeat`; the agent adds the counts."""
-
-    generation: int
-    tseq: int
-    offset_ns: int = 0
-    rtt_ns: int = 0
-    sampled_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SendPing:
-    sent_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendFrame:
-    data: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """What was published since the last time, up to about ``max_bytes``."""
-
-    max_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class CutTo:
-    generation: int
-    carry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSlices:
-    """The bodies again, of slices without."""
-
-    slices: tuple[Slice, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadStrings:
-    """The whole table, from its start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    chunk: int
-    serial: int
-
-
-@dataclass(frozen=True, slots=True)
-class CompleteFlush:
-    """This token and all below it."""
-
-    token: int
-    ok: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopRecording:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeRecording:
-    """After `StopRecording`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """There is nothing left to do."""
-
-
-Question: TypeAlias = SendFrame | Collect | CutTo | ReadSlices | ReadStrings
-Instruction: TypeAlias = (
-    SendHello | SendHeartbeat | SendPing | Release | CompleteFlush | StopRecording | ResumeRecording | Close | Question
-)
+MAX_REASON_CHARS: Final = 1024
+
+_ANSWERS: Final = {
+    SendFrame: (FrameSent, FrameRefused),
+    Collect: (Collected,),
+    CutTo: (GenerationCut,),
+    ReadSlices: (SlicesRead,),
+    ReadStrings: (StringsRead,),
+}
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A batch that is not acknowledged."""
+
+    header: Header
+    body: bytes | None
+    """None: it was sent; `slice` says where the buffer has it."""
+    slice: Slice | None = None
+    sent: bool = False
+    proof: int = 0
+    """Once sent: when a batch with this tseq or a later one is there, and this is not, it is lost."""
+
+    @property
+    def charge(self) -> int:
+        return ENTRY_BYTES + (self.slice.size if self.slice is not None else len(self.body or b""))
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """One use of a chunk: its slices that are not acknowledged."""
+
+    waiting: int = 0
+    final: bool = False
+
+
+class TracerMachine:
+    """``uuid``: 16 bytes that name the tracer."""
+
+    def __init__(self, uuid: bytes, incarnation: int = 1) -> None:
+        self._uuid = uuid
+        self._out: list[Instruction] = []
+        self._question: Question | None = None
+        self.state = State.IDLE
+        self.incarnation = incarnation
+        self.generation = 0
+        """The last that was opened."""
+        self.tseq = 0
+        """The last that was given."""
+        self.error = ""
+        """Why the recorder stopped or refused this tracer, the last time."""
+        self.resent = 0
+        """Batches."""
+        self.lost_records = 0
+        """Overwritten after they were sent, and before they were acknowledged."""
+        self._boot_id = b""
+        self._nonce = 0
+        self._fresh = True
+        """No generation of this incarnation is open: what was recorded goes into the first."""
+        self._wanted = 0
+        self._book = GenerationBook()
+        self._unacked: dict[int, _Entry] = {}
+        self._unacked_bytes = 0
+        self._openings: dict[int, _Entry] = {}
+        """Of generations that may have to be sent again, acknowledged or not."""
+        self._outbox: deque[_Entry] = deque()
+        """To be sent, for the first time or again."""
+        self._frame: tuple[bytes, list[_Entry]] | None = None
+        self._refused = False
+        self._sent_through = 0
+        self._strings_wanted = False
+        self._chunks: dict[tuple[int, int], _Chunk] = {}
+        self._dropped = 0
+        self._more = False
+        self._flush_asked: int | None = None
+        self._flushes: deque[tuple[int, int]] = deque()
+        """``(tseq, token)`` of the marks under way."""
+        self._stopped = False
+        """`StopRecording` was said last."""
+        self._ending = False
+        self._said_goodbye = False
+        self._heartbeat_ns = self._silence_ns = 0
+        self._hello_at_ns = self._hello_wait_ns = 0
+        self._heard_at_ns = self._heartbeat_at_ns = self._ping_at_ns = self._ship_at_ns = 0
+        self._pings = 0
+        self._pinged_ns: int | None = None
+        self._rejoin_at_ns: int | None = None
+        self._samples: deque[tuple[int, int, int]] = deque(maxlen=MAX_SAMPLES)
+        """``(rtt_ns, offset_ns, sampled_ns)``"""
+
+    # --- the door
+
+    def handle(self, event: Event, now_ns: int) -> list[Instruction]:
+        """Raises StateError when ``event`` does not answer the question that was asked, or answers none."""
+        self._check_answer(event)
+        match event:
+            case Started():
+                self._started(now_ns)
+            case Parked():
+                self._parked()
+            case LinkReceived():
+                self._link(event, now_ns)
+            case Collected():
+                self._collected(event, now_ns)
+            case GenerationCut():
+                self._cut(event, now_ns)
+            case SlicesRead():
+                self._slices_read(event)
+            case StringsRead():
+                self._strings_read(event, now_ns)
+            case FrameSent():
+                self._frame_sent()
+            case FrameRefused():
+                self._refused = True
+            case FlushAsked():
+                self._flush(event.token)
+            case EndAsked():
+                self._end(now_ns)
+            case Ticked():
+                self._tick(now_ns)
+            case _:
+                assert_never(event)
+        if self._question is None and self.state is State.RECORDING:
+            self._question = self._next_question(now_ns)
+            if self._question is not None:
+                self._out.append(self._question)
+        out, self._out = self._out, []
+        return out
+
+    def deadline_ns(self) -> int | None:
+        """When it wants a `Ticked`; None: not before something else happens."""
+        match self.state:
+            case State.GREETING:
+                return self._hello_at_ns
+            case State.STOPPED:
+                return self._rejoin_at_ns
+            case State.RECORDING:
+                at_ns = min(self._heartbeat_at_ns, self._heard_at_ns + self._silence_ns)
+                return at_ns if self._refused or not self._has_room else min(at_ns, self._ship_at_ns)
+            case State.IDLE | State.CLOSED:
+                return None
+            case _:
+                assert_never(self.state)
+
+    @property
+    def wants_room(self) -> bool:
+        """A frame waits until the data socket takes it."""
+        return self._refused and self.state is State.RECORDING
+
+    @property
+    def unacknowledged(self) -> int:
+        """Batches."""
+        return len(self._unacked)
+
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """As charged to the window."""
+        return self._unacked_bytes
+
+    @property
+    def joined(self) -> bool:
+        """A recorder has welcomed this incarnation."""
+        return self.generation > 0 and not self._fresh
+
+    def _check_answer(self, event: Event) -> None:
+        asked, self._question = self._question, None
+        wanted = _ANSWERS[type(asked)] if asked is not None else ()
+        answers = isinstance(event, (Collected, GenerationCut, SlicesRead, StringsRead, FrameSent, FrameRefused))
+        if not isinstance(event, wanted) if asked is not None else answers:
+            self._question = asked
+            names = " or ".join(t.__name__ for t in wanted) or "no answer: nothing was asked"
+            raise StateError(f"tracer machine: wanted {names}, got {type(event).__name__}")
+
+    # --- how it begins, rests, ends
+
+    def _started(self, now_ns: int) -> None:
+        if self.state is State.IDLE:
+            self._greet(now_ns)
+
+    def _parked(self) -> None:
+        if self.state is not State.CLOSED:
+            self.state = State.IDLE
+            self._refused = False
+
+    def _greet(self, now_ns: int) -> None:
+        self.state = State.GREETING
+        self._refused = False
+        self._hello_wait_ns = FIRST_HELLO_NS
+        self._say_hello(now_ns)
+
+    def _say_hello(self, now_ns: int) -> None:
+        self._out.append(SendHello(self.incarnation, self.generation))
+        self._hello_at_ns = now_ns + self._hello_wait_ns
+        longest_ns = ENDING_HELLO_NS if self._ending else MAX_HELLO_NS
+        self._hello_wait_ns = min(2 * self._hello_wait_ns, longest_ns)
+
+    def _end(self, now_ns: int) -> None:
+        self._ending = True
+        if self.state is State.STOPPED:
+            self._close()
+        elif self.state is State.GREETING:
+            self._hello_wait_ns = min(self._hello_wait_ns, ENDING_HELLO_NS)
+            self._hello_at_ns = min(self._hello_at_ns, now_ns + ENDING_HELLO_NS)
+
+    def _close(self) -> None:
+        self.state = State.CLOSED
+        self._fail_flushes()
+        self._out.append(Close())
+
+    def _tick(self, now_ns: int) -> None:
+        match self.state:
+            case State.GREETING:
+                if now_ns >= self._hello_at_ns:
+                    self._say_hello(now_ns)
+            case State.STOPPED:
+                if self._rejoin_at_ns is not None and now_ns >= self._rejoin_at_ns:
+                    self.incarnation += 1
+                    self._rejoin_at_ns = None
+                    self._greet(now_ns)
+            case State.RECORDING:
+                self._refused = False
+                if now_ns >= self._heard_at_ns + self._silence_ns:
+                    self._greet(now_ns)
+                elif now_ns >= self._heartbeat_at_ns:
+                    self._beat(now_ns)
+            case State.IDLE | State.CLOSED:
+                pass
+            case _:
+                assert_never(self.state)
+
+    def _beat(self, now_ns: int) -> None:
+        self._heartbeat_at_ns = now_ns + self._heartbeat_ns
+        rtt_ns, offset_ns, sampled_ns = min(self._samples, default=(0, 0, 0))
+        self._out.append(SendHeartbeat(self.generation, self._sent_through, offset_ns, rtt_ns, sampled_ns))
+        if now_ns >= self._ping_at_ns or self._pings < FIRST_PINGS:
+            self._ping(now_ns)
+
+    def _ping(self, now_ns: int) -> None:
+        self._ping_at_ns = now_ns + PING_NS
+        self._pings += 1
+        self._pinged_ns = now_ns
+        self._out.append(SendPing(now_ns))
+
+    # --- the link
+
+    def _link(self, event: LinkReceived, now_ns: int) -> None:
+        if self.state in (State.IDLE, State.CLOSED):
+            return
+        self._heard_at_ns = now_ns
+        match event.message:
+            case Welcome() as welcome:
+                self._welcome(welcome, now_ns)
+            case Reject(reason):
+                self.error = reason[:MAX_REASON_CHARS]
+            case Stop() as stop:
+                self._stop(stop, now_ns)
+            case Advance(generation):
+                self._wanted = max(self._wanted, generation)
+            case RecorderHeartbeat(boot_id, generation):
+                if self.state is not State.RECORDING:
+                    return
+                if boot_id != self._boot_id or generation == 0:
+                    self._greet(now_ns)
+                else:
+                    self._wanted = max(self._wanted, generation)
+            case Ack() as ack:
+                self._acknowledge(ack)
+            case Pong() as pong:
+                self._pong(pong, now_ns)
+            case _:
+                assert_never(event.message)
+
+    def _welcome(self, welcome: Welcome, now_ns: int) -> None:
+        if self.state not in (State.GREETING, State.RECORDING):
+            return
+        if not OLDEST_WIRE_VERSION <= welcome.version <= WIRE_VERSION or welcome.generation == 0:
+            self.error = f"welcome: wanted wire version {OLDEST_WIRE_VERSION}..{WIRE_VERSION} and a generation above 0, got {welcome}"[:MAX_REASON_CHARS]
+            return
+        same = (welcome.boot_id, welcome.nonce) == (self._boot_id, self._nonce)
+        greeting = self.state is State.GREETING
+        if same:
+            self._wanted = max(self._wanted, welcome.generation)
+        else:
+            self._boot_id, self._nonce = welcome.boot_id, welcome.nonce
+            self._wanted = max(welcome.generation, self.generation + 1)
+            self._samples.clear()
+            self._start_over()
+        self._heartbeat_ns = max(welcome.heartbeat_ns, MIN_HEARTBEAT_NS)
+        self._silence_ns = max(welcome.silence_ns, MIN_SILENCE_NS)
+        if greeting:
+            self.state = State.RECORDING
+            self._heartbeat_at_ns = now_ns + self._heartbeat_ns
+            self._ship_at_ns = now_ns
+            self._pings = 0
+            self._ping(now_ns)
+            if self._stopped:
+                self._stopped = False
+                self._out.append(ResumeRecording())
+
+    def _start_over(self) -> None:
+        """Another recorder, or it has forgotten this tracer: it has nothing of what was sent."""
+        self._unframe()
+        unsent = {entry.header.tseq for entry in self._outbox}
+        for opening in self._openings.values():
+            if opening.header.tseq not in self._unacked:
+                self._keep(opening)
+        self._unacked = dict(sorted(self._unacked.items()))
+        again = [entry for tseq, entry in self._unacked.items() if tseq not in unsent]
+        for entry in again:
+            entry.sent = False
+        self._outbox = deque(sorted([*again, *self._outbox], key=lambda entry: entry.header.tseq))
+        self.resent += len(again)
+        self._strings_wanted = self.tseq > 0
+
+    def _stop(self, stop: Stop, now_ns: int) -> None:
+        if self.state is State.STOPPED:
+            return
+        self.error = stop.reason
+        self._stopped = True
+        self._forget_all()
+        self._out.append(StopRecording(stop.reason))
+        self.state = State.STOPPED
+        self._rejoin_at_ns = now_ns + stop.rejoin_ns if stop.rejoin_ns else None
+        if self._ending:
+            self._close()
+
+    def _pong(self, pong: Pong, now_ns: int) -> None:
+        if pong.sent_ns != self._pinged_ns:
+            return
+        self._pinged_ns = None
+        rtt_ns = max(now_ns - pong.sent_ns, 1)
+        self._samples.append((rtt_ns, pong.recorder_ns - pong.sent_ns - rtt_ns // 2, now_ns))
+
+    # --- acknowledgements
+
+    def _acknowledge(self, ack: Ack) -> None:
+        if ack.boot_id != self._boot_id:
+            return
+        gaps = iter(ack.gaps)
+        gap = next(gaps, None)
+        lost: list[_Entry] = []
+        stored: list[_Entry] = []
+        for tseq, entry in self._unacked.items():
+            if tseq > ack.stored_through:
+                break
+            while gap is not None and gap[1] <= tseq:
+                gap = next(gaps, None)
+            if not entry.sent:
+                continue
+            if gap is None or tseq < gap[0]:
+                stored.append(entry)
+            elif ack.stored_through >= entry.proof:
+                lost.append(entry)
+        for entry in stored:
+            self._acknowledged(entry)
+        for entry in reversed(lost):
+            entry.sent = False
+            self._outbox.appendleft(entry)
+        self.resent += len(lost)
+        self._forget_openings()
+        first = next(iter(self._unacked), self.tseq + 1)
+        while self._flushes and self._flushes[0][0] < first:
+            self._out.append(CompleteFlush(self._flushes.popleft()[1], True))
+
+    def _acknowledged(self, entry: _Entry) -> None:
+        del self._unacked[entry.header.tseq]
+        self._unacked_bytes -= entry.charge
+        if entry.slice is not None:
+            key = entry.slice.chunk, entry.slice.serial
+            self._chunks[key].waiting -= 1
+            self._release(key)
+
+    def _release(self, key: tuple[int, int]) -> None:
+        use = self._chunks[key]
+        if use.waiting == 0:
+            del self._chunks[key]
+            if use.final:
+                self._out.append(Release(*key))
+
+    def _forget_openings(self) -> None:
+        """Of generations that are acknowledged whole; never that of the one that is open."""
+        oldest = next((e.header.generation for e in self._unacked.values()), self.generation)
+        for generation in [g for g in self._openings if g < min(oldest, self.generation)]:
+            del self._openings[generation]
+
+    def _forget_all(self) -> None:
+        """The recorder takes no more of this incarnation."""
+        self._frame = None
+        self._refused = self._more = self._strings_wanted = False
+        self._outbox.clear()
+        self._openings.clear()
+        self._unacked.clear()
+        self._unacked_bytes = 0
+        self._out += [Release(*key) for key, use in self._chunks.items() if use.final]
+        self._chunks.clear()
+        self._fresh = True
+        self._boot_id, self._nonce = b"", 0
+        self._fail_flushes()
+
+    # --- flush
+
+    def _flush(self, token: int) -> None:
+        if self.state in (State.STOPPED, State.CLOSED):
+            self._out.append(CompleteFlush(token, False))
+        else:
+            self._flush_asked = token
+
+    def _fail_flushes(self) -> None:
+        tokens = [token for _, token in self._flushes]
+        if self._flush_asked is not None:
+            tokens.append(self._flush_asked)
+        if tokens:
+            self._out.append(CompleteFlush(max(tokens), False))
+        self._flushes.clear()
+        self._flush_asked = None
+
+    # --- what to do next
+
+    @property
+    def _has_room(self) -> bool:
+        return self._unacked_bytes < WINDOW_BYTES
+
+    def _next_question(self, now_ns: int) -> Question | None:
+        if self._refused:
+            return None
+        if self._strings_wanted:
+            return ReadStrings()
+        if self._frame is not None:
+            return SendFrame(self._frame[0])
+        if self._outbox:
+            return self._next_frame()
+        if self._fresh:
+            return CutTo(self._wanted, carry=True)
+        if self._ending:
+            return self._last_question()
+        if self._wanted > self.generation:
+            return CutTo(self._wanted)
+        wants = self._more or now_ns >= self._ship_at_ns or (self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES)
+        return Collect(COALESCE_BYTES) if wants and self._has_room else None
+
+    def _last_question(self) -> Question | None:
+        if not self._said_goodbye:
+            return CutTo(self.generation + 1)
+        if not self._unacked:
+            self._close()
+        return None
+
+    def _next_frame(self) -> Question:
+        """The next batches of the outbox as one frame; or their bodies first, where they have to be read again."""
+        entries: list[_Entry] = []
+        size_bytes = 0
+        for entry in self._outbox:
+            size_bytes += HEADER_SIZE + (entry.slice.size if entry.slice is not None else len(entry.body or b""))
+            if entries and size_bytes > COALESCE_BYTES:
+                break
+            entries.append(entry)
+        unread = tuple(e.slice for e in entries if e.body is None and e.slice is not None)
+        if unread:
+            return ReadSlices(unread)
+        for _ in entries:
+            self._outbox.popleft()
+        data = b"".join(encode_batch(dataclasses.replace(e.header, nonce=self._nonce), e.body or b"") for e in entries)
+        self._frame = data, entries
+        return SendFrame(data)
+
+    def _unframe(self) -> None:
+        """What was to be sent goes back to the outbox."""
+        if self._frame is not None:
+            self._outbox.extendleft(reversed(self._frame[1]))
+            self._frame = None
+
+    # --- answers
+
+    def _frame_sent(self) -> None:
+        assert self._frame is not None
+        _, entries = self._frame
+        self._frame = None
+        self._sent_through = max(self._sent_through, entries[-1].header.tseq)
+        for entry in entries:
+            entry.sent = True
+            entry.proof = self._sent_through + 1
+            if entry.slice is not None:
+                entry.body = None
+
+    def _slices_read(self, event: SlicesRead) -> None:
+        unread = (entry for entry in self._outbox if entry.body is None)
+        for entry, body in zip(list(islice(unread, len(event.bodies))), event.bodies, strict=True):
+            self._put_back(entry, body)
+
+    def _put_back(self, entry: _Entry, body: bytes | None) -> None:
+        if body is not None:
+            entry.body = body
+            return
+        header = entry.header
+        entry.body = b""
+        entry.header = dataclasses.replace(header, count=0)
+        self.lost_records += header.count
+        if header.generation == self.generation:
+            self._book.lose(header.writer, header.first_index, header.count)
+
+    def _strings_read(self, event: StringsRead, now_ns: int) -> None:
+        self._strings_wanted = False
+        entry = self._strings(event.strings, now_ns)
+        if entry is not None:
+            self._outbox.pop()
+            self._outbox.appendleft(entry)
+
+    def _collected(self, event: Collected, now_ns: int) -> None:
+        self._dropped = event.dropped
+        self._strings(event.strings, now_ns)
+        self._records(event.slices, self.generation)
+        self._more = sum(s.size for s in event.slices) > COALESCE_BYTES - LARGE_CHUNK_BYTES
+        if self._more:
+            return
+        self._ship_at_ns = now_ns + (SHIP_NS if event.slices else IDLE_SHIP_NS)
+        if self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES:
+            entry = self._stamp(BatchType.FLUSH, self.generation, b"", now_ns)
+            self._flushes.append((entry.header.tseq, self._flush_asked))
+            self._flush_asked = None
+
+    def _cut(self, event: GenerationCut, now_ns: int) -> None:
+        self._dropped = event.dropped
+        self._strings(event.strings, now_ns)
+        if self._fresh:
+            first_ns = min([event.at_ns, *(s.base_ns for s in event.slices if s.count)])
+            self._open(event, self._wanted, first_ns)
+            self._fresh = False
+            self._book.carry(event.writers)
+            self._records(event.slices, self.generation)
+            return
+        self._records(event.slices, self.generation)
+        batches, mark = self._book.end(event.writers)
+        end = self._stamp(BatchType.END, self.generation, encode_end_mark(mark), now_ns, count=batches)
+        if self._flush_asked is not None:
+            # the cut took all that was published, and an end mark is acknowledged at once
+            self._flushes.append((end.header.tseq, self._flush_asked))
+            self._flush_asked = None
+        if self._ending:
+            self._stamp(BatchType.GOODBYE, self.generation, b"", now_ns)
+            self._said_goodbye = True
+        else:
+            self._open(event, self._wanted, event.at_ns)
+
+    # --- batches
+
+    def _open(self, event: GenerationCut, generation: int, first_ns: int) -> None:
+        self.generation = generation
+        self._openings[generation] = self._stamp(BatchType.OPEN, generation, bounded_opening(event.opening), first_ns)
+
+    def _strings(self, strings: Strings | None, now_ns: int) -> _Entry | None:
+        if strings is None:
+            return None
+        first_id, count, body = strings
+        return self._stamp(BatchType.STRINGS, self.generation, body, now_ns, first_index=first_id, count=count)
+
+    def _records(self, slices: tuple[Slice, ...], generation: int) -> None:
+        for taken in slices:
+            key = taken.chunk, taken.serial
+            use = self._chunks.setdefault(key, _Chunk())
+            use.final |= taken.final
+            if taken.count == 0:
+                self._release(key)
+                continue
+            use.waiting += 1
+            header = self._header(
+                BatchType.RECORDS, generation, taken.base_ns, taken.last_ns, writer=taken.writer, first_index=taken.first_index, count=taken.count
+            )
+            self._put(_Entry(header, taken.body, dataclasses.replace(taken, body=b"")))
+            self._book.stamp(taken)
+
+    def _stamp(
+        self, type_: BatchType, generation: int, body: bytes, at_ns: int, *, first_index: int = 0, count: int = 0
+    ) -> _Entry:
+        header = self._header(type_, generation, at_ns, at_ns, first_index=first_index, count=count)
+        return self._put(_Entry(header, body))
+
+    def _header(
+        self, type_: BatchType, generation: int, base_ns: int, last_ns: int, *, writer: int = 0, first_index: int = 0, count: int = 0
+    ) -> Header:
+        self.tseq += 1
+        return Header(
+            type=type_,
+            uuid=self._uuid,
+            incarnation=self.incarnation,
+            nonce=self._nonce,
+            generation=generation,
+            tseq=self.tseq,
+            writer=writer,
+            base_ns=base_ns,
+            last_ns=last_ns,
+            first_index=first_index,
+            count=count,
+            dropped=self._dropped,
+        )
+
+    def _put(self, entry: _Entry) -> _Entry:
+        self._keep(entry)
+        self._outbox.append(entry)
+        return entry
+
+    def _keep(self, entry: _Entry) -> None:
+        self._unacked[entry.header.tseq] = entry
+        self._unacked_bytes += entry.charge
