@@ -1,0 +1,47 @@
+"""The flight recorder for Python services. ``import frzmq`` starts nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from frzmq.tracer.api import event, extract, gauge, inject, operation, span
+
+if TYPE_CHECKING:
+    from frzmq.flight import FlightRecorder, flush, snapshot, start
+    from frzmq.reader import open_snapshot
+
+    __version__: str
+
+__all__ = [
+    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start",
+]  # fmt: skip
+
+_LAZY = {
+    "FlightRecorder": "frzmq.flight",
+    "flush": "frzmq.flight",
+    "snapshot": "frzmq.flight",
+    "start": "frzmq.flight",
+    "open_snapshot": "frzmq.reader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version("frzmq")
+        except PackageNotFoundError:
+            value = "0+unknown"
+    elif name in _LAZY:
+        from importlib import import_module
+
+        value = getattr(import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,446 @@
+"""What a program calls: `operation`, `span`, `event`, `gauge`, `inject`, `extract`. Nothing here raises into it, and off it is nearly free.
+
+The begin and end of a span and the event without attributes repeat the append of `frzmq.tracer._writer_py.Writer` in place (its page says in which
+order, and why); anything out of the ordinary (the thread's first record, a full chunk, a long pause) surfaces as an exception and goes the slow way.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from time import monotonic_ns as _clock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from frzmq.tracer.attributes import NIL, pack_attributes, pack_bytes, pack_uint, pack_value, type_name
+from frzmq.tracer.context import HEADER, OperationState, current, find_traceparent, format_traceparent, new_id, new_trace, parse_traceparent
+from frzmq.tracer.decorate import decorated
+from frzmq.tracer.faults import is_fault
+
+if TYPE_CHECKING:
+    from frzmq.tracer._buffer_py import Buffer
+    from frzmq.tracer._writer_py import Writer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# of Kind and of the chunk layout, which are not loaded before something records
+_SPAN_BEGIN: Final = 1
+_SPAN_END: Final = 2
+_OPERATION_BEGIN: Final = 3
+_OPERATION_END: Final = 4
+_EVENT: Final = 5
+_GAUGE: Final = 6
+_INJECT: Final = 14
+_EXTRACT: Final = 15
+_PUBLISHED: Final = 4
+_DELTA_32: Final = 0xCE
+_BEGIN_HEAD: Final = _SPAN_BEGIN << 8 | _DELTA_32
+_END_HEAD: Final = _SPAN_END << 8 | _DELTA_32
+_EVENT_HEAD: Final = _EVENT << 8 | _DELTA_32
+
+MAX_NAMES: Final = 4096
+"""So many names of spans and events have their bytes kept ready."""
+_MAX_SHAPES: Final = 1024
+
+_current = current.get
+# kind | writer << 32, begin, end 0, name | track << 32, op, parent 0 and no trace
+_open_span: Final = struct.Struct("<QQ8xQQ24x").pack_into
+
+
+class _Off:
+    """In the place of a buffer's thread-local while nothing records: its writer is busy for good."""
+
+    class writer:  # noqa: N801  # stands for an instance
+        busy = True
+        dropped = 0
+
+
+_local: Any = _Off
+recording: Buffer | None = None
+"""Set by `install`."""
+
+
+def install(buffer: Buffer) -> None:
+    """From now on everything is recorded into ``buffer``."""
+    global _local, recording
+    _events.clear()
+    recording = buffer
+    _local = buffer.local
+
+
+def uninstall() -> None:
+    """From now on nothing is recorded; the buffer is the caller's again."""
+    global _local, recording
+    _local = _Off
+    recording = None
+
+
+# first of all that this package does in a forked child: the shared memory is the parent's
+os.register_at_fork(after_in_child=uninstall)
+
+_shapes: dict[int, Callable[..., None]] = {}
+_spans: dict[str, Span] = {}
+_events: dict[str, tuple[Callable[..., None], bytes, int, int]] = {}
+
+
+def _shape(size: int) -> Callable[..., None]:
+    """Packs a head, a delta and a tail of ``size`` bytes into a chunk; struct.error when either does not fit."""
+    pack = _shapes.get(size)
+    if pack is None:
+        pack = struct.Struct(f">HI{size}s").pack_into
+        if len(_shapes) < _MAX_SHAPES:
+            _shapes[size] = pack
+    return pack
+
+
+def _name(name: object) -> str:
+    return name if type(name) is str else type_name(type(name))
+
+
+def _writer() -> Writer | None:
+    return None if recording is None else recording.writer()
+
+
+def _recovered(error: BaseException) -> Writer | None:
+    """After ``error`` in a fast append, raised before it wrote: the writer, for the slow append; None when there is nothing to do.
+    Raises ``error`` when it is the program's, from a signal handler."""
+    buffer = recording
+    if buffer is None:
+        if is_fault(error):
+            return None
+        raise error
+    writer: Writer | None = getattr(buffer.local, "writer", None)
+    if writer is None:
+        if is_fault(error):
+            return buffer.writer()
+        raise error
+    writer.busy = False
+    if type(error) is struct.error and is_fault(error):
+        return writer
+    if writer.recover(error):
+        writer.dropped += 1
+        return None
+    raise error
+
+
+class Span:
+    """An interval on this thread or asyncio task; see `span`. May be kept, nested in itself and shared between threads."""
+
+    __slots__ = (
+        "__weakref__", "_attributes", "_begin_pack", "_begin_size", "_begin_step", "_begin_tail", "_buffer", "_end_pack", "_end_size", "_end_step",
+        "_end_tail", "_name_id", "name",
+    )  # fmt: skip
+
+    def __init__(self, name: str, attributes: dict[str, object]) -> None:
+        self.name = name
+        self._attributes = attributes
+        self._buffer: Buffer | None = None
+
+    def _bind(self, buffer: Buffer) -> None:
+        ref = buffer.intern(self.name)
+        tail = self._begin_tail = ref + pack_attributes(self._attributes, buffer.intern)
+        self._begin_pack = _shape(len(tail))
+        self._begin_size = len(tail) + 6
+        self._begin_step = 1 << 32 | self._begin_size
+        tail = self._end_tail = ref + NIL
+        self._end_pack = _shape(len(tail))
+        self._end_size = len(tail) + 6
+        self._end_step = 1 << 32 | self._end_size
+        self._name_id = buffer.name_id(self.name)
+        self._buffer = buffer
+
+    def __enter__(self) -> Span:
+        try:
+            w = _local.writer
+            if w.busy:
+                w.dropped += 1
+                return self
+            w.busy = True
+            loop = w.running_loop()
+            if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
+                w.switch()
+            if self._buffer is not w.buffer:
+                self._bind(w.buffer)
+            pos = w.pos
+            now = _clock()
+            self._begin_pack(w.mem, pos, _BEGIN_HEAD, now - w.last, self._begin_tail)
+            words = w.words
+            words[w.last_word] = now
+            words[_PUBLISHED] = w.word = w.word + self._begin_step
+            w.last = now
+            w.pos = pos + self._begin_size
+            w.last_word ^= 3
+            if w.free:
+                entry = w.free.popleft()
+                entry.owner = self
+                _open_span(w.table, entry.offset, w.span_mark, now, self._name_id | w.track_high, w.op_id)
+                w.stack.append(entry)
+            else:
+                self._open_slowly(w)
+            w.busy = False
+        except BaseException as error:
+            if (w := _recovered(error)) is not None:
+                self._begin_slowly(w)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if kind is not None:
+            self._fail(kind)
+            return
+        try:
+            w = _local.writer
+            if w.busy:
+                w.dropped += 1
+                return
+            w.busy = True
+            loop = w.running_loop()
+            if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
+                w.switch()
+            if self._buffer is not w.buffer:
+                self._bind(w.buffer)
+            pos = w.pos
+            now = _clock()
+            self._end_pack(w.mem, pos, _END_HEAD, now - w.last, self._end_tail)
+            words = w.words
+            words[w.last_word] = now
+            words[_PUBLISHED] = w.word = w.word + self._end_step
+            w.last = now
+            w.pos = pos + self._end_size
+            w.last_word ^= 3
+            stack = w.stack
+            if stack and (entry := stack[-1]).owner is self:
+                del stack[-1]
+                entry.owner = None
+                w.table_words[entry.end_word] = now
+                w.free.append(entry)
+            else:
+                self._close_slowly(w)
+            w.busy = False
+        except BaseException as fault:
+            if (w := _recovered(fault)) is not None and w.append(_SPAN_END, self._end_tail_for(w)):
+                self._close_slowly(w)
+
+    def _begin_slowly(self, w: Writer) -> None:
+        if self._buffer is not w.buffer:
+            self._bind(w.buffer)
+        if w.append(_SPAN_BEGIN, self._begin_tail):
+            self._open_slowly(w)
+
+    def _end_tail_for(self, w: Writer) -> bytes:
+        if self._buffer is not w.buffer:
+            self._bind(w.buffer)
+        return self._end_tail
+
+    def _open_slowly(self, w: Writer) -> None:
+        entry = w.buffer.open(_SPAN_BEGIN, w.id, w.last, self.name, w.track, w.op_id, 0, b"")
+        # one that is only counted must not take the fast way out
+        entry.owner = self if entry.offset >= 0 else (self,)
+        w.stack.append(entry)
+
+    def _close_slowly(self, w: Writer) -> None:
+        """The innermost entry of this span on this track, wherever it is in the stack: an iteration may end after what began inside of it."""
+        stack = w.stack
+        for n in range(len(stack) - 1, -1, -1):
+            owner = stack[n].owner
+            if owner is self or (type(owner) is tuple and owner[0] is self):
+                w.buffer.free_entry(stack.pop(n), w.last)
+                break
+
+    def _fail(self, kind: type[BaseException]) -> None:
+        try:
+            w = _writer()
+            if w is not None and w.append(_SPAN_END, w.buffer.intern(self.name) + w.buffer.intern(type_name(kind))):
+                self._close_slowly(w)
+        except BaseException as fault:
+            _swallow(fault)
+
+    def __call__(self, function: F) -> F:
+        """``function`` with a span around each call, or each whole iteration of a generator."""
+        return decorated(function, lambda: self, None)
+
+
+def span(name: str, /, **attributes: object) -> Span:
+    """An interval, as a context manager or a decorator; nests; an exception that ends it is noted by its type."""
+    if type(name) is str and not attributes:
+        found = _spans.get(name)
+        if found is not None:
+            return found
+        found = Span(name, attributes)
+        if len(_spans) < MAX_NAMES:
+            _spans[name] = found
+        return found
+    return Span(_name(name), attributes)
+
+
+def event(name: str, /, **attributes: object) -> None:
+    """An instant."""
+    try:
+        w = _local.writer
+        if w.busy:
+            w.dropped += 1
+            return
+        if attributes or type(name) is not str or (ready := _events.get(name)) is None:
+            _event_slowly(name, attributes)
+            return
+        w.busy = True
+        loop = w.running_loop()
+        if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
+            w.switch()
+        pack, tail, size, step = ready
+        pos = w.pos
+        now = _clock()
+        pack(w.mem, pos, _EVENT_HEAD, now - w.last, tail)
+        words = w.words
+        words[w.last_word] = now
+        words[_PUBLISHED] = w.word = w.word + step
+        w.last = now
+        w.pos = pos + size
+        w.last_word ^= 3
+        w.busy = False
+    except BaseException as fault:
+        if _recovered(fault) is not None:
+            _event_slowly(name, attributes)
+
+
+def _event_slowly(name: object, attributes: dict[str, object]) -> None:
+    try:
+        w = _writer()
+        if w is None:
+            return
+        name = _name(name)
+        tail = w.buffer.intern(name) + pack_attributes(attributes, w.buffer.intern)
+        if not attributes and len(_events) < MAX_NAMES:
+            size = len(tail) + 6
+            _events[name] = (_shape(len(tail)), tail, size, 1 << 32 | size)
+        w.append(_EVENT, tail)
+    except BaseException as fault:
+        _swallow(fault)
+
+
+def gauge(name: str, value: float, /) -> None:
+    """A named value over time."""
+    try:
+        w = _writer()
+        if w is not None:
+            w.append(_GAUGE, w.buffer.intern(_name(name)) + pack_value(value))
+    except BaseException as fault:
+        _swallow(fault)
+
+
+def _swallow(fault: BaseException) -> None:
+    """Counts a fault of this package; raises what is not one."""
+    if not is_fault(fault):
+        raise fault
+    if recording is not None:
+        recording.errors += 1
+
+
+class Operation:
+    """A logical unit of work with a trace id; see `operation`. May be kept, and nested in itself."""
+
+    __slots__ = ("_attributes", "_entered", "_traceparent", "name")
+
+    def __init__(self, name: str, traceparent: object, attributes: dict[str, object]) -> None:
+        self.name = name
+        self._traceparent = traceparent
+        self._attributes = attributes
+        self._entered: list[OperationState] = []
+
+    def __enter__(self) -> Operation:
+        try:
+            state = self._begin()
+            if state is not None:
+                current.set(state)
+                if state.remote:
+                    _put(_EXTRACT, pack_uint(state.id) + pack_bytes(state.trace) + pack_uint(state.remote))
+        except BaseException as fault:
+            _swallow(fault)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            state = here = current.get()
+            while state is not None and state.owner is not self:
+                state = state.parent
+            if state is not None:
+                self._end(state, kind)
+                current.set(state.parent)
+                state.parent = None
+            elif self._entered:
+                # ends in another context than it began in: that one is not to be had
+                self._end(self._entered[-1], kind)
+                if here is not None and here.parent is not None and here.parent.ended:
+                    here.parent = here.parent.parent
+        except BaseException as fault:
+            _swallow(fault)
+
+    def _begin(self) -> OperationState | None:
+        w = _writer()
+        if w is None:
+            return None
+        parent = current.get()
+        remote = None if self._traceparent is None else parse_traceparent(self._traceparent)
+        trace = remote[0] if remote is not None else parent.trace if parent is not None else new_trace()
+        state = OperationState(self, trace, new_id(), parent)
+        state.remote = remote[1] if remote is not None else 0
+        parent_id = parent.id if parent is not None else 0
+        intern = w.buffer.intern
+        tail = intern(self.name) + pack_uint(state.id) + pack_uint(parent_id) + pack_bytes(trace) + pack_uint(state.remote)
+        if w.append(_OPERATION_BEGIN, tail + pack_attributes(self._attributes, intern)):
+            state.entry = w.buffer.open(_OPERATION_BEGIN, w.id, w.last, self.name, w.track, state.id, parent_id, trace)
+            state.entry.owner = self
+            state.buffer = w.buffer
+        self._entered.append(state)
+        return state
+
+    def _end(self, state: OperationState, kind: type[BaseException] | None) -> None:
+        self._entered.remove(state)
+        state.ended = True
+        w = _writer()
+        if w is None or state.entry is None or state.buffer is not w.buffer:
+            return
+        w.append(_OPERATION_END, pack_uint(state.id) + (NIL if kind is None else w.buffer.intern(type_name(kind))))
+        w.buffer.free_entry(state.entry, w.last)
+        state.entry = state.buffer = None
+
+    def __call__(self, function: F) -> F:
+        """``function`` with a new operation around each call, or each whole iteration of a generator."""
+        return decorated(function, lambda: Operation(self.name, self._traceparent, self._attributes), current)
+
+
+def operation(name: str, /, traceparent: str | bytes | None = None, **attributes: object) -> Operation:
+    """A unit of work, as a context manager or a decorator: begins a trace, continues the one of ``traceparent`` (ignored unless it is valid), or
+    belongs to the operation around it."""
+    return Operation(_name(name), traceparent, attributes)
+
+
+def _put(kind: int, tail: bytes) -> None:
+    w = _writer()
+    if w is not None:
+        w.append(kind, tail)
+
+
+def inject(carrier: Any = None) -> str | None:
+    """The traceparent for a message that leaves this operation, also set in ``carrier`` (a mapping of headers); None outside of an operation."""
+    try:
+        state = current.get()
+        if state is None or recording is None:
+            return None
+        id = new_id()
+        _put(_INJECT, pack_uint(state.id) + pack_bytes(state.trace) + pack_uint(id))
+        text = format_traceparent(state.trace, id)
+    except BaseException as fault:
+        _swallow(fault)
+        return None
+    if carrier is not None:
+        carrier[HEADER] = text
+    return text
+
+
+def extract(carrier: Any) -> str | None:
+    """The valid traceparent in headers (a mapping, a list of pairs, or the text itself), for `operation`; None without one."""
+    try:
+        return find_traceparent(carrier)
+    except Exception:  # noqa: BLE001  # the carrier is the program's object, and a request without a trace is no reason to fail it
+        return None

@@ -1,0 +1,139 @@
+"""A context manager around each call of a function, whatever kind of function it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# co_flags; `inspect` takes long to import
+_GENERATOR: Final = 0x20
+_COROUTINE: Final = 0x80
+_ITERABLE_COROUTINE: Final = 0x100
+_ASYNC_GENERATOR: Final = 0x200
+
+
+def decorated(function: F, enter: Callable[[], Any], var: ContextVar[Any] | None) -> F:
+    """``function`` inside of ``with enter():``. Of a generator the whole iteration is; ``var``, which the context manager sets, then has its value only
+    while the generator's own code runs, not the consumer's."""
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+
+    if flags & (_COROUTINE | _ITERABLE_COROUTINE):
+
+        @wraps(function)
+        async def call_coroutine(*args: Any, **kwargs: Any) -> Any:
+            with enter():
+                return await function(*args, **kwargs)
+
+        return call_coroutine  # type: ignore[return-value]  # wraps() keeps the signature, mypy does not see that it is F
+    if flags & _ASYNC_GENERATOR:
+
+        @wraps(function)
+        async def iterate_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            iteration = _AsyncSteps(function(*args, **kwargs), enter(), var)
+            sent: Any = None
+            thrown: BaseException | None = None
+            while True:
+                try:
+                    item = await iteration.step(sent, thrown)
+                except StopAsyncIteration:
+                    return
+                sent = thrown = None
+                try:
+                    sent = yield item
+                except BaseException as error:  # noqa: BLE001  # goes into the generator, which is where the consumer threw it
+                    thrown = error
+
+        return iterate_async  # type: ignore[return-value]
+    if flags & _GENERATOR:
+
+        @wraps(function)
+        def iterate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            return (yield from _steps(function(*args, **kwargs), enter(), var))
+
+        return iterate  # type: ignore[return-value]
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with enter():
+            return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+class _Swap:
+    """Around one step of an iteration: ``var`` has the iteration's value inside, and the consumer's again outside."""
+
+    __slots__ = ("inner", "outer", "var")
+
+    def __init__(self, var: ContextVar[Any] | None) -> None:
+        self.var = var
+        self.inner: Any = None
+        self.outer: Any = None
+
+    def into(self) -> None:
+        if self.var is not None:
+            self.outer = self.var.get()
+            self.var.set(self.inner)
+
+    def out(self) -> None:
+        if self.var is not None:
+            self.inner = self.var.get()
+            self.var.set(self.outer)
+
+
+def _steps(iteration: Generator[Any, Any, Any], manager: Any, var: ContextVar[Any] | None) -> Generator[Any, Any, Any]:
+    swap = _Swap(var)
+    if var is not None:
+        swap.inner = var.get()
+    sent: Any = None
+    thrown: BaseException | None = None
+    swap.into()
+    try:
+        with manager:
+            while True:
+                try:
+                    item = iteration.send(sent) if thrown is None else iteration.throw(thrown)
+                except StopIteration as stop:
+                    return stop.value
+                swap.out()
+                sent = thrown = None
+                try:
+                    sent = yield item
+                except BaseException as error:  # noqa: BLE001  # goes into the generator, which is where the consumer threw it
+                    thrown = error
+                swap.into()
+    finally:
+        swap.out()
+
+
+class _AsyncSteps:
+    __slots__ = ("entered", "iteration", "manager", "swap")
+
+    def __init__(self, iteration: AsyncGenerator[Any, Any], manager: Any, var: ContextVar[Any] | None) -> None:
+        self.iteration = iteration
+        self.manager = manager
+        self.swap = _Swap(var)
+        if var is not None:
+            self.swap.inner = var.get()
+        self.entered = False
+
+    async def step(self, sent: Any, thrown: BaseException | None) -> Any:
+        self.swap.into()
+        try:
+            if not self.entered:
+                self.entered = True
+                self.manager.__enter__()
+            try:
+                return await (self.iteration.asend(sent) if thrown is None else self.iteration.athrow(thrown))
+            except StopAsyncIteration:
+                self.manager.__exit__(None, None, None)
+                raise
+            except BaseException as error:
+                self.manager.__exit__(type(error), error, error.__traceback__)
+                raise
+        finally:
+            self.swap.out()
