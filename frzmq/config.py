@@ -1,0 +1,328 @@
+"""Configuration: frozen values, checked when they are made, and the environment that they may come from.
+
+=====================  =====================================================  =======================
+variable               meaning                                                `TracerConfig`
+=====================  =====================================================  =======================
+``FRZMQ_DISABLE``      1: nothing is recorded, the others are not looked at   ``enabled``
+``FRZMQ_SERVICE``      the service's name                                     ``service``
+``FRZMQ_RECORDER``     the address of a running recorder                      ``recorder``
+``FRZMQ_RUNTIME_DIR``  where sockets and shared buffers are                   ``runtime_dir``
+``FRZMQ_BUFFER``       ``auto``, ``py`` or ``c``                              ``buffer_kind``
+``FRZMQ_BUFFER_BYTES`` size of a process's buffer, such as ``4M``             ``buffer_bytes``
+``FRZMQ_MIN_AGE``      how long to keep, such as ``60s``                      ``min_age_s``
+``FRZMQ_MAX_BYTES``    how much to keep, such as ``64M``                      ``max_bytes``
+``FRZMQ_REDACT``       more words that make an attribute secret: ``iban,tin`` ``redact``
+``FRZMQ_LOGGING``      0: do not record logging                               ``logging``
+=====================  =====================================================  =======================
+
+An empty variable is one that is not set. All of them are ignored in a process whose real and effective users differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from frzmq.errors import ConfigError
+
+BufferKind: TypeAlias = Literal["auto", "py", "c"]
+RecorderMode: TypeAlias = Literal["service", "embedded"]
+
+PAGE_BYTES: Final = 4096
+MIN_BUFFER_BYTES: Final = 256 << 10
+MAX_BUFFER_BYTES: Final = 1 << 30
+MIN_GENERATION_BYTES: Final = 256 << 10
+MAX_NAME_CHARS: Final = 256
+_MEMORY_DIR: Final = "/dev/shm"  # noqa: S108 - `ensure_private_dir` checks what is made in it
+
+_MAX_INT: Final = (1 << 63) - 1
+_S: Final = 10**9
+_DURATIONS_NS: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": _S, "m": 60 * _S, "h": 3600 * _S, "d": 86400 * _S}
+_BINARY_BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZES_BYTES: Final = {"": 1} | {
+    spelt: size for unit, size in _BINARY_BYTES.items() for spelt in (unit.lower(), unit[0].lower())
+}
+_QUANTITY: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))? *([a-z]*)")
+
+
+def default_service() -> str:
+    """The name of the program: of its script, or of the package that ``-m`` runs; ``python`` if there is neither."""
+    path = sys.argv[0] if sys.argv else ""
+    head, name = os.path.split(path)
+    if name == "__main__.py":
+        name = os.path.basename(head)
+    name = name.removesuffix(".py")
+    return name[:MAX_NAME_CHARS] if name.isprintable() and name not in ("", "-c", "-m") else "python"
+
+
+@dataclass(frozen=True, slots=True)
+class TracerConfig:
+    """What the part inside an application does. Raises ConfigError when a value is wrong."""
+
+    service: str = field(default_factory=default_service)
+    recorder: str | None = None
+    """The address of a running recorder; None: one of our own, or the user's."""
+    runtime_dir: str | None = None
+    """None: `runtime_dir()`."""
+    buffer_bytes: int = 4 << 20
+    """Of each process, in whole pages."""
+    buffer_kind: BufferKind = "auto"
+    """``auto``: the C one where it could be compiled."""
+    logging: bool = True
+    exceptions: bool = True
+    threads: bool = True
+    redact: tuple[str, ...] = ()
+    """Words, beside the usual ones, that make the value of an attribute a secret."""
+    enabled: bool = True
+    min_age_s: float = 60.0
+    """Seconds that are kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins."""
+    max_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        _check_text(f"{where}.service", self.service, MAX_NAME_CHARS)
+        if self.recorder is not None:
+            _check_text(f"{where}.recorder", self.recorder)
+        if self.runtime_dir is not None:
+            _check_text(f"{where}.runtime_dir", self.runtime_dir)
+        _check_int(f"{where}.buffer_bytes", self.buffer_bytes, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+        if self.buffer_bytes % PAGE_BYTES:
+            raise ConfigError(f"{where}.buffer_bytes: wanted a multiple of {PAGE_BYTES}, got {self.buffer_bytes}")
+        _check_choice(f"{where}.buffer_kind", self.buffer_kind, get_args(BufferKind))
+        for name in ("logging", "exceptions", "threads", "enabled"):
+            _check_flag(f"{where}.{name}", getattr(self, name))
+        if not isinstance(self.redact, tuple):
+            raise ConfigError(f"{where}.redact: wanted a tuple of words, got {self.redact!r:.80}")
+        for word in self.redact:
+            _check_text(f"{where}.redact", word, MAX_NAME_CHARS)
+        if type(self.min_age_s) not in (int, float) or not 0 <= self.min_age_s * _S < 1 << 63:
+            raise ConfigError(f"{where}.min_age_s: wanted seconds, 0 or more, got {self.min_age_s!r:.80}")
+        _check_int(f"{where}.max_bytes", self.max_bytes, 1)
+
+    def replace(self, **changes: Any) -> TracerConfig:
+        """A copy with other values, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> TracerConfig:
+        """What the ``FRZMQ_*`` variables of ``environ`` say. Raises ConfigError that names the variable."""
+        read = _Environment(environ)
+        if read.flag("FRZMQ_DISABLE", default=False):
+            return cls(enabled=False)
+        defaults = cls()
+        return cls(
+            service=read.text("FRZMQ_SERVICE") or defaults.service,
+            recorder=read.text("FRZMQ_RECORDER"),
+            runtime_dir=read.text("FRZMQ_RUNTIME_DIR"),
+            buffer_bytes=read.buffer_bytes("FRZMQ_BUFFER_BYTES", defaults.buffer_bytes),
+            buffer_kind=read.buffer_kind("FRZMQ_BUFFER", defaults.buffer_kind),
+            logging=read.flag("FRZMQ_LOGGING", default=defaults.logging),
+            redact=read.words("FRZMQ_REDACT"),
+            min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
+            max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderConfig:
+    """What the recorder keeps and when it acts. Times are ns, sizes bytes. Raises ConfigError when a value is wrong."""
+
+    min_age_ns: int = 60 * _S
+    """Kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins."""
+    max_bytes: int = 64 << 20
+    max_generation_bytes: int = 0
+    """An open generation that grows past it is ended early; 0 becomes an eighth of ``max_bytes``, 256 KiB at the least."""
+    advance_every_ns: int = _S
+    heartbeat_ns: int = _S
+    silence_ns: int = 10 * _S
+    """A tracer that was not heard for so long counts as gone."""
+    flush_timeout_ns: int = 2 * _S
+    mode: RecorderMode = "service"
+    """``embedded``: of one program, and ends with it."""
+    data_address: str | None = None
+    link_address: str | None = None
+    control_address: str | None = None
+    """None, all three: they follow from the runtime directory."""
+    insecure: bool = False
+    """Allows tcp beyond this host without keys."""
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        _check_int(f"{where}.min_age_ns", self.min_age_ns, 0)
+        _check_int(f"{where}.max_bytes", self.max_bytes, 1)
+        _check_int(f"{where}.max_generation_bytes", self.max_generation_bytes, 0)
+        if self.max_generation_bytes == 0:
+            object.__setattr__(self, "max_generation_bytes", max(self.max_bytes // 8, MIN_GENERATION_BYTES))
+        for name in ("advance_every_ns", "heartbeat_ns", "flush_timeout_ns"):
+            _check_int(f"{where}.{name}", getattr(self, name), 1)
+        _check_int(f"{where}.silence_ns (more than heartbeat_ns)", self.silence_ns, self.heartbeat_ns + 1)
+        _check_choice(f"{where}.mode", self.mode, get_args(RecorderMode))
+        for name in ("data_address", "link_address", "control_address"):
+            if (address := getattr(self, name)) is not None:
+                _check_text(f"{where}.{name}", address)
+        _check_flag(f"{where}.insecure", self.insecure)
+
+    @property
+    def service_mode(self) -> bool:
+        """Whether it outlives the programs that it records."""
+        return self.mode == "service"
+
+
+def parse_duration(text: str, where: str = "duration") -> int:
+    """Nanoseconds of ``30s``, ``500ms``, ``1.5h``; a plain number is seconds. Raises ConfigError."""
+    return _parse(text, text, _DURATIONS_NS, "s", f"{where}: wanted a duration such as 30s, 500ms, 2m or 1.5h")
+
+
+def parse_size(text: str, where: str = "size") -> int:
+    """Bytes of ``64M``, ``64MiB``, ``4k``, ``123``; the units are powers of 1024. Raises ConfigError."""
+    return _parse(text, text.lower(), _SIZES_BYTES, "", f"{where}: wanted a size such as 64M, 64MiB, 4k or 123")
+
+
+def format_duration(ns: int) -> str:
+    """About ``ns``, in four digits and the unit that suits it; `parse_duration` reads it."""
+    return _format(ns, _DURATIONS_NS)
+
+
+def format_size(size_bytes: int) -> str:
+    """About ``size_bytes``, in four digits and the unit that suits it; `parse_size` reads it."""
+    return _format(size_bytes, _BINARY_BYTES)
+
+
+def runtime_dir(environ: Mapping[str, str] | None = None) -> str:
+    """The directory of this user's sockets and shared buffers; it need not exist yet.
+
+    ``FRZMQ_RUNTIME_DIR``, else ``frzmq`` in ``XDG_RUNTIME_DIR`` (when one may write there), else ``frzmq-<uid>`` in ``/dev/shm``, else in the
+    directory for temporary files.
+    """
+    read = _Environment(os.environ if environ is None else environ)
+    if chosen := read.text("FRZMQ_RUNTIME_DIR"):
+        return chosen
+    session = read.text("XDG_RUNTIME_DIR")
+    if session and os.path.isabs(session) and _may_create_in(session):
+        return os.path.join(session, "frzmq")
+    name = f"frzmq-{os.geteuid()}"
+    if _may_create_in(_MEMORY_DIR):
+        return os.path.join(_MEMORY_DIR, name)
+    import tempfile
+
+    return os.path.join(tempfile.gettempdir(), name)
+
+
+def ensure_private_dir(path: str) -> str:
+    """Creates ``path`` with mode 0700 if it is not there, and returns it, absolute.
+
+    Raises ConfigError when it cannot be made, or is not a directory (a symbolic link is none), or another user's, or open to others.
+    """
+    path = os.path.abspath(path)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.lstat(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot make this directory: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"{path}: wanted a directory, got a symbolic link")
+    if status.st_uid != os.geteuid():
+        raise ConfigError(f"{path}: wanted a directory of user {os.geteuid()}, got one of user {status.st_uid}")
+    if status.st_mode & 0o077:
+        raise ConfigError(
+            f"{path}: wanted a directory of mode 0700, got {stat.S_IMODE(status.st_mode):04o}: others may enter it"
+        )
+    return path
+
+
+class _Environment:
+    """Typed access; empty when the process runs with another user's rights."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ if os.getuid() == os.geteuid() else {}
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name) or None
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        match (self.text(name) or "").lower():
+            case "":
+                return default
+            case "1" | "true" | "yes" | "on":
+                return True
+            case "0" | "false" | "no" | "off":
+                return False
+            case other:
+                raise ConfigError(f"{name}: wanted 1 or 0, got {other!r:.80}")
+
+    def words(self, name: str) -> tuple[str, ...]:
+        return tuple(word for part in (self.text(name) or "").split(",") if (word := part.strip()))
+
+    def size(self, name: str, default: int, least: int = 1, most: int = _MAX_INT) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        size_bytes = parse_size(text, name)
+        _check_int(name, size_bytes, least, most)
+        return size_bytes
+
+    def buffer_bytes(self, name: str, default: int) -> int:
+        size_bytes = self.size(name, default, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
+        return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+
+    def buffer_kind(self, name: str, default: BufferKind) -> BufferKind:
+        match self.text(name):
+            case None:
+                return default
+            case "auto" | "py" | "c" as kind:
+                return kind
+            case other:
+                raise ConfigError(f"{name}: wanted auto, py or c, got {other!r:.80}")
+
+    def seconds(self, name: str, default: float) -> float:
+        text = self.text(name)
+        return default if text is None else parse_duration(text, name) / _S
+
+
+def _may_create_in(directory: str) -> bool:
+    return os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)
+
+
+def _parse(text: str, plain: str, units: dict[str, int], default_unit: str, wanted: str) -> int:
+    matched = _QUANTITY.fullmatch(plain.strip())
+    unit = units.get(matched[3] or default_unit) if matched else None
+    if matched is None or unit is None:
+        raise ConfigError(f"{wanted}, got {text!r:.80}")
+    whole, fraction = matched[1], matched[2] or ""
+    scale: int = 10 ** len(fraction)
+    return int(whole + fraction) * unit // scale
+
+
+def _format(value: int, units: dict[str, int]) -> str:
+    """``units``: the smallest first."""
+    if value < 0:
+        return f"-{_format(-value, units)}"
+    name, unit = [each for each in units.items() if each[1] <= max(value, 1)][-1]
+    amount = value / unit
+    return f"{amount:.0f}{name}" if amount >= 1000 else f"{amount:.4g}{name}"
+
+
+def _check_text(where: str, value: object, most_chars: int = 4096) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= most_chars or "\0" in value:
+        raise ConfigError(f"{where}: wanted 1 to {most_chars} characters, got {value!r:.80}")
+
+
+def _check_int(where: str, value: object, least: int, most: int = _MAX_INT) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{where}: wanted an integer in {least}..{most}, got {value!r:.80}")
+
+
+def _check_flag(where: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where}: wanted True or False, got {value!r:.80}")
+
+
+def _check_choice(where: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{where}: wanted one of {', '.join(choices)}, got {value!r:.80}")

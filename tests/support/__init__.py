@@ -1,0 +1,1 @@
+"""What the tests share: fakes, strategies, simulated links. Imported as ``support``."""
