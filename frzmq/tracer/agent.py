@@ -1,0 +1,473 @@
+"""The tracer's agent: one daemon thread that owns both sockets and their context, and moves bytes as `TracerMachine` says.
+
+It never raises into the program: a fault of its own ends it, is counted, and turns recording off.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, Protocol, assert_never
+
+from frzmq.clock import Clocks, monotonic_ns
+from frzmq.errors import WireError
+from frzmq.tracer.events import (
+    Close,
+    Collect,
+    Collected,
+    CompleteFlush,
+    CutTo,
+    EndAsked,
+    Event,
+    FlushAsked,
+    FrameRefused,
+    FrameSent,
+    GenerationCut,
+    Instruction,
+    LinkReceived,
+    Parked,
+    ReadSlices,
+    ReadStrings,
+    Release,
+    ResumeRecording,
+    SendFrame,
+    SendHeartbeat,
+    SendHello,
+    SendPing,
+    SlicesRead,
+    Started,
+    State,
+    StopRecording,
+    StringsRead,
+    Ticked,
+)
+from frzmq.tracer.identity import Identity, LifeLock
+from frzmq.tracer.machine import TracerMachine
+from frzmq.tracer.slices import Cut, Slice, Totals
+from frzmq.transport.addresses import Endpoints
+from frzmq.transport.sockets import TracerSockets
+from frzmq.wire.batch import Opening, OpenItem, WriterInfo
+from frzmq.wire.kinds import KINDS
+from frzmq.wire.messages import (
+    Ack,
+    Advance,
+    Hello,
+    Ping,
+    Pong,
+    RecorderHeartbeat,
+    Reject,
+    Stop,
+    ToRecorder,
+    TracerHeartbeat,
+    Welcome,
+    decode_message,
+    encode_message,
+)
+from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
+
+MAX_WAIT_MS: Final = 1_000
+FORCE_S: Final = 0.25
+"""After the time of an end is over, until the thread is left to itself."""
+CLOSE_LINGER_MS: Final = 100
+"""For the goodbye: it was acknowledged, or there is no time left."""
+
+
+class AgentBuffer(Protocol):
+    """The agent's side of a buffer."""
+
+    kind: str
+    size_bytes: int
+
+    @property
+    def path(self) -> str | None: ...
+    def cut(self, generation: int) -> Cut: ...
+    def slices(self, max_bytes: int) -> list[Slice]: ...
+    def new_strings(self) -> tuple[int, int, bytes] | None: ...
+    def strings_from_start(self) -> tuple[int, int, bytes] | None: ...
+    def open_items(self, at_ns: int) -> tuple[list[OpenItem], int]: ...
+    def writer_infos(self) -> list[WriterInfo]: ...
+    def read(self, piece: Slice) -> bytes | None: ...
+    def release(self, chunk: int, serial: int) -> None: ...
+    def totals(self) -> Totals: ...
+
+
+class AgentSockets(Protocol):
+    """What `TracerSockets` does."""
+
+    def send_batch(self, frame: bytes) -> bool: ...
+    def send(self, message: bytes) -> bool: ...
+    def receive(self) -> list[bytes]: ...
+    def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool: ...
+    def close(self, linger_ms: int = 0) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStats:
+    """``state``: of the machine, or ``broken``. Counts are of records unless the name says otherwise."""
+
+    state: str
+    uuid: bytes
+    incarnation: int
+    generation: int
+    tseq: int
+    recorded: int
+    dropped: int
+    overwritten: int
+    lost: int
+    """Overwritten after they were sent, before they were acknowledged."""
+    unacknowledged: int
+    """Batches."""
+    resent: int
+    """Batches."""
+    frames: int
+    frame_bytes: int
+    refused: int
+    """Frames, each time that the data socket did not take one."""
+    errors: int
+    error: str
+    """The last fault of the agent, or why the recorder stopped this tracer."""
+    cpu_ns: int
+
+
+class Agent:
+    """Ships ``buffer`` to the recorder at ``endpoints``. ``on_stop(reason)`` and ``on_resume()`` turn recording off and on; they are called by the
+    agent's thread. Every method may be called from any thread but the agent's."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        buffer: AgentBuffer,
+        endpoints: Endpoints,
+        *,
+        on_stop: Callable[[str], object],
+        on_resume: Callable[[], object],
+        make_sockets: Callable[[Endpoints], AgentSockets] = TracerSockets,
+    ) -> None:
+        self._identity = identity
+        self._buffer = buffer
+        self._endpoints = endpoints
+        self._on_stop, self._on_resume = on_stop, on_resume
+        self._make_sockets = make_sockets
+        self._machine = TracerMachine(identity.uuid)
+        self.lock = LifeLock(identity.uuid, endpoints.directory)
+        self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._asked: deque[Event] = deque()
+        self._tokens = count(1)
+        self._waiters: dict[int, _Waiter] = {}
+        self._thread: threading.Thread | None = None
+        self._parking = False
+        self._until_ns: int | None = None
+        self._sockets: AgentSockets | None = None
+        self._broken = False
+        self._errors = 0
+        self._error = ""
+        self._frames = self._frame_bytes = self._refused = 0
+        self._cpu_ns = 0
+
+    # --- from the program's threads
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def finished(self) -> bool:
+        """It ended in order, or is broken: it cannot be started any more."""
+        return self._broken or self._machine.state is State.CLOSED
+
+    def start(self) -> bool:
+        """Starts the thread unless it runs. False: it cannot run, in an interpreter that ends or as it is finished."""
+        if self.running:
+            return True
+        if self.finished:
+            return False
+        self._parking = False
+        thread = threading.Thread(target=self._run, name="frzmq-agent", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
+
+    def park(self, timeout_s: float) -> bool:
+        """Closes the sockets and ends the thread; `start` goes on from there. True when done in time."""
+        self._parking = True
+        return self._join(timeout_s)
+
+    def flush(self, timeout_s: float) -> bool:
+        """True once all that was recorded before is in the ring; False when the time is over or nothing is recorded any more."""
+        if not self.start():
+            return False
+        token, waiter = next(self._tokens), _Waiter()
+        self._waiters[token] = waiter
+        self._asked.append(FlushAsked(token))
+        self._wake()
+        if self._broken:
+            self._complete(token, False)
+        waiter.done.wait(timeout_s)
+        self._waiters.pop(token, None)
+        return waiter.ok
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ships everything, says goodbye, ends the thread, within ``timeout_s`` and a little. True when all of it was acknowledged.
+
+        Where no thread can be started any more the calling one does the work.
+        """
+        self._asked.append(EndAsked())
+        if self.start():
+            if not self._join(timeout_s):
+                self.park(FORCE_S)
+        elif not self.finished:
+            self._parking = False
+            self._until_ns = monotonic_ns() + round(timeout_s * 1e9)
+            self._run()
+        return self._machine.state is State.CLOSED and not self._machine.unacknowledged
+
+    def dispose(self) -> None:
+        """Lets go of its file descriptors; the thread has ended."""
+        fd, self._wake_end = self._wake_end, -1
+        if fd >= 0 and not self.running:
+            os.close(fd)
+            os.close(self._wake_fd)
+
+    def stats(self) -> AgentStats:
+        machine, totals = self._machine, self._buffer.totals()
+        return AgentStats(
+            state="broken" if self._broken else machine.state.value,
+            uuid=self._identity.uuid,
+            incarnation=machine.incarnation,
+            generation=machine.generation,
+            tseq=machine.tseq,
+            recorded=totals.recorded,
+            dropped=totals.dropped,
+            overwritten=totals.overwritten,
+            lost=machine.lost_records,
+            unacknowledged=machine.unacknowledged,
+            resent=machine.resent,
+            frames=self._frames,
+            frame_bytes=self._frame_bytes,
+            refused=self._refused,
+            errors=self._errors,
+            error=self._error or machine.error,
+            cpu_ns=self._cpu_ns,
+        )
+
+    def _join(self, timeout_s: float) -> bool:
+        self._wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+            return not thread.is_alive()
+        return True
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_end, b"w")
+        except OSError:
+            pass  # a full pipe wakes too; a closed one is of an agent that has ended
+
+    # --- the agent's thread
+
+    def _run(self) -> None:
+        before_ns = self._cpu_ns - time.thread_time_ns()
+        try:
+            self._sockets = sockets = self._make_sockets(self._endpoints)
+            try:
+                self._loop(sockets, before_ns)
+            finally:
+                sockets.close(CLOSE_LINGER_MS if self._machine.state is State.CLOSED else 0)
+        except Exception as error:  # noqa: BLE001  # whatever it is: the program must not see it
+            self._fault(error)
+        self._cpu_ns = before_ns + time.thread_time_ns()
+
+    def _loop(self, sockets: AgentSockets, before_ns: int) -> None:
+        machine = self._machine
+        self._give(Started())
+        while machine.state is not State.CLOSED and not self._parking and not self._over():
+            sockets.poll(self._timeout_ms(), self._wake_fd, room=machine.wants_room)
+            self._drain_wake()
+            while self._asked:
+                self._give(self._asked.popleft())
+            for data in sockets.receive():
+                self._receive(data)
+            self._give(Ticked())
+            self._cpu_ns = before_ns + time.thread_time_ns()
+        self._give(Parked())
+
+    def _over(self) -> bool:
+        return self._until_ns is not None and monotonic_ns() >= self._until_ns
+
+    def _timeout_ms(self) -> int:
+        if self._asked:
+            return 0
+        deadlines = [at for at in (self._machine.deadline_ns(), self._until_ns) if at is not None]
+        if not deadlines:
+            return MAX_WAIT_MS
+        return max(0, min(MAX_WAIT_MS, -((monotonic_ns() - min(deadlines)) // 1_000_000)))
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._wake_fd, 4096)
+        except BlockingIOError:
+            pass  # nobody woke it
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            message = decode_message(data)
+        except WireError as error:
+            self._note(error)
+            return
+        match message:
+            case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
+                self._give(LinkReceived(message))
+            case _:
+                self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
+
+    def _give(self, event: Event) -> None:
+        """One event, and the answers to the questions that follow from it."""
+        answer: Event | None = event
+        while answer is not None:
+            instructions = self._machine.handle(answer, monotonic_ns())
+            answer = None
+            for instruction in instructions:
+                answer = self._carry_out(instruction)
+
+    def _carry_out(self, instruction: Instruction) -> Event | None:
+        """The answer, when it is a question."""
+        match instruction:
+            case SendFrame(data):
+                return self._send_frame(data)
+            case Collect(max_bytes):
+                slices = tuple(self._buffer.slices(max_bytes))
+                return Collected(slices, self._buffer.new_strings(), self._buffer.totals().dropped)
+            case CutTo():
+                return self._cut(instruction)
+            case ReadSlices(slices):
+                return SlicesRead(tuple(self._buffer.read(piece) for piece in slices))
+            case ReadStrings():
+                return StringsRead(self._buffer.strings_from_start())
+            case SendHello(incarnation, generation):
+                self._send(self._hello(incarnation, generation))
+            case SendHeartbeat():
+                self._send(self._heartbeat(instruction))
+            case SendPing(sent_ns):
+                self._send(Ping(sent_ns))
+            case Release(chunk, serial):
+                self._buffer.release(chunk, serial)
+            case CompleteFlush(token, ok):
+                self._complete(token, ok)
+            case StopRecording(reason):
+                self._on_stop(reason)
+            case ResumeRecording():
+                self._on_resume()
+            case Close():
+                pass
+            case _:
+                assert_never(instruction)
+        return None
+
+    def _send(self, message: ToRecorder) -> None:
+        """What is not taken is said again in time."""
+        assert self._sockets is not None
+        self._sockets.send(encode_message(message))
+
+    def _send_frame(self, data: bytes) -> FrameSent | FrameRefused:
+        assert self._sockets is not None
+        if not self._sockets.send_batch(data):
+            self._refused += 1
+            return FrameRefused()
+        self._frames += 1
+        self._frame_bytes += len(data)
+        return FrameSent()
+
+    def _cut(self, asked: CutTo) -> GenerationCut:
+        buffer = self._buffer
+        clocks = Clocks.now()
+        cut = buffer.cut(asked.generation)
+        open_at_ns = clocks.monotonic_ns
+        if asked.carry:
+            open_at_ns = min([open_at_ns, *(piece.base_ns for piece in cut.slices if piece.count)])
+        items, omitted = buffer.open_items(open_at_ns)
+        opening = Opening(
+            clocks.monotonic_ns, clocks.boottime_ns, clocks.wall_ns, KINDS, tuple(buffer.writer_infos()), tuple(items), omitted
+        )
+        return GenerationCut(
+            clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
+        )
+
+    def _hello(self, incarnation: int, generation: int) -> Hello:
+        identity, clocks = self._identity, Clocks.now()
+        directory = self._endpoints.directory
+        return Hello(
+            uuid=identity.uuid,
+            incarnation=incarnation,
+            wire_oldest=OLDEST_WIRE_VERSION,
+            wire_newest=WIRE_VERSION,
+            pid=identity.pid,
+            service=identity.service,
+            generation=generation,
+            parent_pid=identity.parent_pid,
+            host=identity.host,
+            machine=identity.machine,
+            program=identity.program,
+            python=identity.python,
+            buffer_kind=self._buffer.kind,
+            buffer_bytes=self._buffer.size_bytes,
+            shared=directory is not None and self._buffer.path is not None and os.path.dirname(self._buffer.path) == directory,
+            lock=self.lock.take(),
+            monotonic_ns=clocks.monotonic_ns,
+            boottime_ns=clocks.boottime_ns,
+            wall_ns=clocks.wall_ns,
+        )
+
+    def _heartbeat(self, beat: SendHeartbeat) -> TracerHeartbeat:
+        totals = self._buffer.totals()
+        return TracerHeartbeat(
+            generation=beat.generation,
+            tseq=beat.tseq,
+            recorded=totals.recorded,
+            dropped=totals.dropped,
+            overwritten=totals.overwritten,
+            agent_cpu_ns=self._cpu_ns,
+            errors=self._errors,
+            offset_ns=beat.offset_ns,
+            rtt_ns=beat.rtt_ns,
+            sampled_ns=beat.sampled_ns,
+        )
+
+    def _complete(self, token: int, ok: bool) -> None:
+        for waiting in [t for t in list(self._waiters) if t <= token]:
+            waiter = self._waiters.pop(waiting, None)
+            if waiter is not None:
+                waiter.ok = ok
+                waiter.done.set()
+
+    def _note(self, error: Exception) -> None:
+        self._errors += 1
+        self._error = f"{type(error).__name__}: {error}"[:1024]
+
+    def _fault(self, error: Exception) -> None:
+        """A bug of ours: nothing is recorded any more."""
+        self._broken = True
+        self._note(error)
+        self._complete(1 << 64, False)
+        try:
+            self._on_stop(self._error)
+        except Exception:  # noqa: BLE001  # it is what turns recording off: there is nothing further down to turn to
+            self._errors += 1
+
+
+class _Waiter:
+    """A flush that is waited for."""
+
+    __slots__ = ("done", "ok")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.ok = False
