@@ -80,9 +80,10 @@ CLOSE_LINGER_MS: Final = 100
 class AgentBuffer(Protocol):
     """The agent's side of a buffer."""
 
-    kind: str
-    size_bytes: int
-
+    @property
+    def kind(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
     @property
     def path(self) -> str | None: ...
     def cut(self, generation: int) -> Cut: ...
@@ -179,6 +180,11 @@ class Agent:
     def finished(self) -> bool:
         """It ended in order, or is broken: it cannot be started any more."""
         return self._broken or self._machine.state is State.CLOSED
+
+    @property
+    def joined(self) -> bool:
+        """A recorder knows of it."""
+        return self._machine.joined
 
     def start(self) -> bool:
         """Starts the thread unless it runs. False: it cannot run, in an interpreter that ends or as it is finished."""
@@ -395,7 +401,13 @@ class Agent:
             open_at_ns = min([open_at_ns, *(piece.base_ns for piece in cut.slices if piece.count)])
         items, omitted = buffer.open_items(open_at_ns)
         opening = Opening(
-            clocks.monotonic_ns, clocks.boottime_ns, clocks.wall_ns, KINDS, tuple(buffer.writer_infos()), tuple(items), omitted
+            clocks.monotonic_ns,
+            clocks.boottime_ns,
+            clocks.wall_ns,
+            KINDS,
+            tuple(buffer.writer_infos()),
+            tuple(items),
+            omitted,
         )
         return GenerationCut(
             clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
@@ -419,7 +431,9 @@ class Agent:
             python=identity.python,
             buffer_kind=self._buffer.kind,
             buffer_bytes=self._buffer.size_bytes,
-            shared=directory is not None and self._buffer.path is not None and os.path.dirname(self._buffer.path) == directory,
+            shared=directory is not None
+            and self._buffer.path is not None
+            and os.path.dirname(self._buffer.path) == directory,
             lock=self.lock.take(),
             monotonic_ns=clocks.monotonic_ns,
             boottime_ns=clocks.boottime_ns,

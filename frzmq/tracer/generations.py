@@ -45,7 +45,9 @@ class GenerationBook:
         for row in rows:
             before = merged.get(row.writer)
             if before is not None:
-                row = dataclasses.replace(row, first_index=before.first_index, overwritten=before.overwritten + row.overwritten)
+                row = dataclasses.replace(
+                    row, first_index=before.first_index, overwritten=before.overwritten + row.overwritten
+                )
             merged[row.writer] = row
         mark = EndMark(tuple(self._with_lost(row) for row in merged.values()))
         batches, self.batches = self.batches, 0

@@ -365,7 +365,9 @@ class TracerMachine:
         if self.state not in (State.GREETING, State.RECORDING):
             return
         if not OLDEST_WIRE_VERSION <= welcome.version <= WIRE_VERSION or welcome.generation == 0:
-            self.error = f"welcome: wanted wire version {OLDEST_WIRE_VERSION}..{WIRE_VERSION} and a generation above 0, got {welcome}"[:MAX_REASON_CHARS]
+            self.error = f"welcome: wanted wire version {OLDEST_WIRE_VERSION}..{WIRE_VERSION} and a generation above 0, got {welcome}"[
+                :MAX_REASON_CHARS
+            ]
             return
         same = (welcome.boot_id, welcome.nonce) == (self._boot_id, self._nonce)
         greeting = self.state is State.GREETING
@@ -526,7 +528,11 @@ class TracerMachine:
             return self._last_question()
         if self._wanted > self.generation:
             return CutTo(self._wanted)
-        wants = self._more or now_ns >= self._ship_at_ns or (self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES)
+        wants = (
+            self._more
+            or now_ns >= self._ship_at_ns
+            or (self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES)
+        )
         return Collect(COALESCE_BYTES) if wants and self._has_room else None
 
     def _last_question(self) -> Question | None:
@@ -654,7 +660,13 @@ class TracerMachine:
                 continue
             use.waiting += 1
             header = self._header(
-                BatchType.RECORDS, generation, taken.base_ns, taken.last_ns, writer=taken.writer, first_index=taken.first_index, count=taken.count
+                BatchType.RECORDS,
+                generation,
+                taken.base_ns,
+                taken.last_ns,
+                writer=taken.writer,
+                first_index=taken.first_index,
+                count=taken.count,
             )
             self._put(_Entry(header, taken.body, dataclasses.replace(taken, body=b"")))
             self._book.stamp(taken)
@@ -666,7 +678,15 @@ class TracerMachine:
         return self._put(_Entry(header, body))
 
     def _header(
-        self, type_: BatchType, generation: int, base_ns: int, last_ns: int, *, writer: int = 0, first_index: int = 0, count: int = 0
+        self,
+        type_: BatchType,
+        generation: int,
+        base_ns: int,
+        last_ns: int,
+        *,
+        writer: int = 0,
+        first_index: int = 0,
+        count: int = 0,
     ) -> Header:
         self.tseq += 1
         return Header(
