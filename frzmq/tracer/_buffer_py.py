@@ -12,14 +12,14 @@ import os
 import weakref
 from _thread import _local, allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count as counter
 from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
 from time import monotonic_ns as clock
 from typing import Any, Final
 
-from frzmq.tracer._writer_py import At, Entry, Track, Writer, NOTICE, task_label, thread_name
+from frzmq.tracer._writer_py import NOTICE, At, Entry, Track, Writer, task_label, thread_name
 from frzmq.tracer.attributes import MAX_NAME_BYTES, ZERO, pack_text, pack_uint
 from frzmq.tracer.slices import Cut, Slice, Totals
 from frzmq.wire.batch import OpenItem, WriterEnd, WriterInfo
@@ -64,7 +64,19 @@ _NO_TRACE: Final = bytes(16)
 class Chunk:
     """A chunk of the pool, with what the two sides know of its present use. It changes under the lock only."""
 
-    __slots__ = ("base_ns", "first_index", "index", "mem", "serial", "state", "taken", "taken_ns", "told_final", "words", "writer")
+    __slots__ = (
+        "base_ns",
+        "first_index",
+        "index",
+        "mem",
+        "serial",
+        "state",
+        "taken",
+        "taken_ns",
+        "told_final",
+        "words",
+        "writer",
+    )
 
     def __init__(self, index: int, mem: memoryview) -> None:
         self.index = index
@@ -109,30 +121,30 @@ class _ThreadEnd:
 class Buffer:
     """A tracer's memory. ``directory``: where the shared file goes; None, or where it cannot be made: private memory."""
 
-    kind: Final = "py"
-
     def __init__(self, uuid: bytes, incarnation: int, directory: str | None, size_bytes: int) -> None:
+        self.kind = "py"
         self.path, self._map = _make_memory(uuid, directory, size_bytes)
         self.size_bytes = len(self._map)
         self.layout: Layout = layout_for(self.size_bytes)
         self.errors = 0
         """Faults of this code, none of which reached the program."""
         self.generation = 0
-        self.on_first_writer: Callable[[], object] | None = None
-        """Called once, by the thread that records first, behind its first record."""
         self.local: Any = _local()
         """``writer``: the thread's; ``inside``: it has the lock."""
         self._lock = allocate_lock()
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
         layout = self.layout
-        header = FileHeader(os.getpid(), uuid, incarnation, layout, clock(), clock_gettime_ns(CLOCK_BOOTTIME), time_ns())
+        header = FileHeader(
+            os.getpid(), uuid, incarnation, layout, clock(), clock_gettime_ns(CLOCK_BOOTTIME), time_ns()
+        )
         encoded = encode_file_header(header)
         self._view[: len(encoded)] = encoded
         self._init_strings()
         self._init_open_table()
         self._chunks = [
-            Chunk(i, self._view[layout.chunk_offset(i) : layout.chunk_offset(i) + layout.chunk_bytes(i)]) for i in range(layout.chunk_count)
+            Chunk(i, self._view[layout.chunk_offset(i) : layout.chunk_offset(i) + layout.chunk_bytes(i)])
+            for i in range(layout.chunk_count)
         ]
         self._free_small = deque(self._chunks[: layout.small_chunks])
         self._free_large = deque(self._chunks[layout.small_chunks :])
@@ -171,9 +183,9 @@ class Buffer:
             local.end = _ThreadEnd(writer)
         finally:
             local.inside = False
+        if writer.id == 1:
+            writer.append(Kind.PROCESS_BEGIN, pack_uint(self._pid) + pack_uint(os.getppid()))
         writer.append(Kind.THREAD_BEGIN, self.intern(writer.name) + pack_uint(writer.native_id))
-        if writer.id == 1 and self.on_first_writer is not None:
-            self.on_first_writer()
         return writer
 
     @property
@@ -352,7 +364,9 @@ class Buffer:
         self.free_entries = deque(self._entries)
         self._omitted = 0
 
-    def open(self, kind: int, writer: int, begin_ns: int, name: str, track: int, op: int, parent: int, trace: bytes) -> Entry:
+    def open(
+        self, kind: int, writer: int, begin_ns: int, name: str, track: int, op: int, parent: int, trace: bytes
+    ) -> Entry:
         """Takes an entry; beyond the table one that is only counted. `free_entry` gives it back."""
         try:
             entry = self.free_entries.popleft()
@@ -361,7 +375,9 @@ class Buffer:
             self._words[OPEN_OMITTED_WORD] = self._omitted = self._omitted + 1
         if entry.offset >= 0:
             ref = self.name_id(name)
-            OPEN_ENTRY.pack_into(self.table, entry.offset, kind, writer, begin_ns, 0, ref, track, op, parent, trace or _NO_TRACE)
+            OPEN_ENTRY.pack_into(
+                self.table, entry.offset, kind, writer, begin_ns, 0, ref, track, op, parent, trace or _NO_TRACE
+            )
         return entry
 
     def free_entry(self, entry: Entry, end_ns: int) -> None:
@@ -386,7 +402,9 @@ class Buffer:
             kind, writer, begin_ns, end_ns, name_id, track, op, parent, trace = row
             if kind and begin_ns < at_ns and (end_ns == 0 or end_ns >= at_ns):
                 name = name_id or getattr(entry.owner, "name", None)
-                items.append(OpenItem(kind, writer, track, begin_ns, name, op, parent, trace if trace != _NO_TRACE else b""))
+                items.append(
+                    OpenItem(kind, writer, track, begin_ns, name, op, parent, trace if trace != _NO_TRACE else b"")
+                )
         return items, self._omitted
 
     # --- the agent's side, one thread
@@ -475,7 +493,17 @@ class Buffer:
             body = bytes(chunk.mem[start:end])
             first_index = chunk.first_index + taken_count
             return Slice(
-                chunk.index, serial, start, end - start, chunk.writer.id, first_index, count - taken_count, base_ns, last_ns, body, final
+                chunk.index,
+                serial,
+                start,
+                end - start,
+                chunk.writer.id,
+                first_index,
+                count - taken_count,
+                base_ns,
+                last_ns,
+                body,
+                final,
             )
 
     def read(self, piece: Slice) -> bytes | None:

@@ -45,7 +45,7 @@ _EMPTY: Final = memoryview(b"")
 _find_asyncio: Final[Callable[[], Any]] = partial(sys.modules.get, "asyncio.tasks")
 
 
-def _unknown_task(loop: object) -> Any:
+def _unknown_task(_: object) -> Any:
     return NOTICE
 
 
@@ -88,8 +88,8 @@ class Track:
 
 class Writer:
     __slots__ = (
-        "buffer", "busy", "chunk", "current_task", "cut", "dropped", "ended", "free", "id", "index", "last", "last_word", "lost",
-        "mem", "name", "native_id", "op", "op_id", "pos", "reported", "running_loop", "span_mark", "stack", "table", "table_words",
+        "buffer", "busy", "chunk", "current_task", "cut", "dropped", "ended", "free", "give_entry", "id", "index", "last", "last_word", "lost",
+        "mem", "name", "native_id", "op", "op_id", "pos", "reported", "running_loop", "span_mark", "stack", "table", "table_words", "take_entry",
         "task_ref", "thread_track", "track", "track_high", "word", "words",
     )  # fmt: skip
 
@@ -108,7 +108,11 @@ class Writer:
         """Ranges overwritten before they were taken, not yet reported."""
         self.reported = (0, 0)
         """Next index and drops, as of the last end of a generation."""
-        self.unuse()
+        self.chunk: Chunk | None = None
+        self.mem = self.words = _EMPTY
+        self.pos = 0
+        self.word = 0
+        self.last_word = LAST_WORDS
         self.last = clock()
         self.cut: tuple[int, At] = (-1, At(0, 0, 0, 0))
         """The generation noticed last, and where it begins; none yet, so that the first append notices one."""
@@ -123,6 +127,8 @@ class Writer:
         self.stack = self.thread_track.stack
         self.span_mark = int(Kind.SPAN_BEGIN) | id << 32
         self.free = buffer.free_entries
+        self.take_entry = self.free.popleft
+        self.give_entry = self.free.append
         self.table = buffer.table
         self.table_words = buffer.table_words
 
@@ -146,7 +152,9 @@ class Writer:
     def look(self) -> None:
         """Whether the task or the operation changed, or the agent wants to be noticed; while busy."""
         loop = self.running_loop()
-        if current.get() is not self.op or (self.track if loop is None else self.task_ref() is not self.current_task(loop)):
+        if current.get() is not self.op or (
+            self.track if loop is None else self.task_ref() is not self.current_task(loop)
+        ):
             self.switch()
 
     def put(self, kind: int, tail: bytes) -> bool:
@@ -220,6 +228,7 @@ class Writer:
             return None
         self.current_task = current_task
         self.running_loop = running_loop
+        install_asyncio_hook()
         return running_loop()
 
     def _notice(self, generation: int) -> None:
@@ -243,16 +252,23 @@ class Writer:
         self.chunk = chunk
 
     def unuse(self) -> None:
-        self.chunk: Chunk | None = None
+        """Its chunk is sealed."""
+        self.chunk = None
         self.mem = self.words = _EMPTY
-        self.word = self.pos = 0
-        self.last_word = LAST_WORDS
+        self.pos = 0
 
     @property
     def next_index(self) -> int:
         """How many records it wrote, as any thread may ask."""
         chunk = self.chunk
         return self.index if chunk is None else chunk.first_index + (chunk.words[PUBLISHED_WORD] >> 32)
+
+
+def install_asyncio_hook() -> None:
+    """asyncio has been loaded: what was instrumented before may now go on with it."""
+    exceptions = sys.modules.get("frzmq.tracer.instrument.exceptions")
+    if exceptions is not None and exceptions.installed():
+        exceptions.install_asyncio()
 
 
 def task_label(task: Any) -> str:
@@ -272,4 +288,3 @@ def thread_name() -> str:
         return ""
     name = object.__getattribute__(thread, "__dict__").get("_name")
     return name if type(name) is str else ""
-

@@ -11,10 +11,19 @@ import struct
 from collections.abc import Callable
 from time import monotonic_ns as _clock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from frzmq.tracer.attributes import NIL, pack_attributes, pack_bytes, pack_uint, pack_value, type_name
-from frzmq.tracer.context import HEADER, OperationState, current, find_traceparent, format_traceparent, new_id, new_trace, parse_traceparent
+from frzmq.tracer.context import (
+    HEADER,
+    OperationState,
+    current,
+    find_traceparent,
+    format_traceparent,
+    new_id,
+    new_trace,
+    parse_traceparent,
+)
 from frzmq.tracer.decorate import decorated
 from frzmq.tracer.faults import is_fault
 
@@ -49,16 +58,23 @@ _open_span: Final = struct.Struct("<QQ8xQQ24x").pack_into
 
 
 class _Off:
-    """In the place of a buffer's thread-local while nothing records: its writer is busy for good."""
+    """In the place of a thread's writer while nothing records: busy for good."""
 
-    class writer:  # noqa: N801  # stands for an instance
-        busy = True
-        dropped = 0
+    __slots__ = ("busy", "dropped", "writer")
+
+    def __init__(self) -> None:
+        self.busy = True
+        self.dropped = 0
+        self.writer = self
+        """And in the place of a buffer's thread-local."""
 
 
-_local: Any = _Off
+_off: Final = _Off()
+_local: Any = _off
 recording: Buffer | None = None
 """Set by `install`."""
+faults = 0
+"""Of this page and the instruments, none of which reached the program; a buffer counts its own (``errors``)."""
 
 
 def install(buffer: Buffer) -> None:
@@ -72,7 +88,7 @@ def install(buffer: Buffer) -> None:
 def uninstall() -> None:
     """From now on nothing is recorded; the buffer is the caller's again."""
     global _local, recording
-    _local = _Off
+    _local = _off
     recording = None
 
 
@@ -98,7 +114,8 @@ def _name(name: object) -> str:
     return name if type(name) is str else type_name(type(name))
 
 
-def _writer() -> Writer | None:
+def writer() -> Writer | None:
+    """This thread's; None when off."""
     return None if recording is None else recording.writer()
 
 
@@ -110,16 +127,16 @@ def _recovered(error: BaseException) -> Writer | None:
         if is_fault(error):
             return None
         raise error
-    writer: Writer | None = getattr(buffer.local, "writer", None)
-    if writer is None:
+    w: Writer | None = getattr(buffer.local, "writer", None)
+    if w is None:
         if is_fault(error):
             return buffer.writer()
         raise error
-    writer.busy = False
+    w.busy = False
     if type(error) is struct.error and is_fault(error):
-        return writer
-    if writer.recover(error):
-        writer.dropped += 1
+        return w
+    if w.recover(error):
+        w.dropped += 1
         return None
     raise error
 
@@ -150,21 +167,23 @@ class Span:
         self._name_id = buffer.name_id(self.name)
         self._buffer = buffer
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> Self:
         try:
             w = _local.writer
             if w.busy:
                 w.dropped += 1
                 return self
             w.busy = True
-            loop = w.running_loop()
+            running_loop = w.running_loop
+            loop = running_loop()
             if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
                 w.switch()
             if self._buffer is not w.buffer:
                 self._bind(w.buffer)
             pos = w.pos
+            pack = self._begin_pack
             now = _clock()
-            self._begin_pack(w.mem, pos, _BEGIN_HEAD, now - w.last, self._begin_tail)
+            pack(w.mem, pos, _BEGIN_HEAD, now - w.last, self._begin_tail)
             words = w.words
             words[w.last_word] = now
             words[_PUBLISHED] = w.word = w.word + self._begin_step
@@ -172,19 +191,22 @@ class Span:
             w.pos = pos + self._begin_size
             w.last_word ^= 3
             if w.free:
-                entry = w.free.popleft()
+                take = w.take_entry
+                entry = take()
                 entry.owner = self
                 _open_span(w.table, entry.offset, w.span_mark, now, self._name_id | w.track_high, w.op_id)
                 w.stack.append(entry)
             else:
                 self._open_slowly(w)
             w.busy = False
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again unless it is ours
             if (w := _recovered(error)) is not None:
                 self._begin_slowly(w)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._fail(kind)
             return
@@ -194,14 +216,16 @@ class Span:
                 w.dropped += 1
                 return
             w.busy = True
-            loop = w.running_loop()
+            running_loop = w.running_loop
+            loop = running_loop()
             if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
                 w.switch()
             if self._buffer is not w.buffer:
                 self._bind(w.buffer)
             pos = w.pos
+            pack = self._end_pack
             now = _clock()
-            self._end_pack(w.mem, pos, _END_HEAD, now - w.last, self._end_tail)
+            pack(w.mem, pos, _END_HEAD, now - w.last, self._end_tail)
             words = w.words
             words[w.last_word] = now
             words[_PUBLISHED] = w.word = w.word + self._end_step
@@ -213,11 +237,12 @@ class Span:
                 del stack[-1]
                 entry.owner = None
                 w.table_words[entry.end_word] = now
-                w.free.append(entry)
+                give = w.give_entry
+                give(entry)
             else:
                 self._close_slowly(w)
             w.busy = False
-        except BaseException as fault:
+        except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
             if (w := _recovered(fault)) is not None and w.append(_SPAN_END, self._end_tail_for(w)):
                 self._close_slowly(w)
 
@@ -249,11 +274,11 @@ class Span:
 
     def _fail(self, kind: type[BaseException]) -> None:
         try:
-            w = _writer()
+            w = writer()
             if w is not None and w.append(_SPAN_END, w.buffer.intern(self.name) + w.buffer.intern(type_name(kind))):
                 self._close_slowly(w)
-        except BaseException as fault:
-            _swallow(fault)
+        except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+            swallow(fault)
 
     def __call__(self, function: F) -> F:
         """``function`` with a span around each call, or each whole iteration of a generator."""
@@ -284,7 +309,8 @@ def event(name: str, /, **attributes: object) -> None:
             _event_slowly(name, attributes)
             return
         w.busy = True
-        loop = w.running_loop()
+        running_loop = w.running_loop
+        loop = running_loop()
         if _current() is not w.op or (w.track if loop is None else w.task_ref() is not w.current_task(loop)):
             w.switch()
         pack, tail, size, step = ready
@@ -298,14 +324,14 @@ def event(name: str, /, **attributes: object) -> None:
         w.pos = pos + size
         w.last_word ^= 3
         w.busy = False
-    except BaseException as fault:
+    except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
         if _recovered(fault) is not None:
             _event_slowly(name, attributes)
 
 
 def _event_slowly(name: object, attributes: dict[str, object]) -> None:
     try:
-        w = _writer()
+        w = writer()
         if w is None:
             return
         name = _name(name)
@@ -314,26 +340,26 @@ def _event_slowly(name: object, attributes: dict[str, object]) -> None:
             size = len(tail) + 6
             _events[name] = (_shape(len(tail)), tail, size, 1 << 32 | size)
         w.append(_EVENT, tail)
-    except BaseException as fault:
-        _swallow(fault)
+    except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+        swallow(fault)
 
 
 def gauge(name: str, value: float, /) -> None:
     """A named value over time."""
     try:
-        w = _writer()
+        w = writer()
         if w is not None:
             w.append(_GAUGE, w.buffer.intern(_name(name)) + pack_value(value))
-    except BaseException as fault:
-        _swallow(fault)
+    except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+        swallow(fault)
 
 
-def _swallow(fault: BaseException) -> None:
+def swallow(fault: BaseException) -> None:
     """Counts a fault of this package; raises what is not one."""
+    global faults
     if not is_fault(fault):
         raise fault
-    if recording is not None:
-        recording.errors += 1
+    faults += 1
 
 
 class Operation:
@@ -347,18 +373,20 @@ class Operation:
         self._attributes = attributes
         self._entered: list[OperationState] = []
 
-    def __enter__(self) -> Operation:
+    def __enter__(self) -> Self:
         try:
             state = self._begin()
             if state is not None:
                 current.set(state)
                 if state.remote:
                     _put(_EXTRACT, pack_uint(state.id) + pack_bytes(state.trace) + pack_uint(state.remote))
-        except BaseException as fault:
-            _swallow(fault)
+        except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+            swallow(fault)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
             state = here = current.get()
             while state is not None and state.owner is not self:
@@ -372,11 +400,11 @@ class Operation:
                 self._end(self._entered[-1], kind)
                 if here is not None and here.parent is not None and here.parent.ended:
                     here.parent = here.parent.parent
-        except BaseException as fault:
-            _swallow(fault)
+        except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+            swallow(fault)
 
     def _begin(self) -> OperationState | None:
-        w = _writer()
+        w = writer()
         if w is None:
             return None
         parent = current.get()
@@ -386,7 +414,9 @@ class Operation:
         state.remote = remote[1] if remote is not None else 0
         parent_id = parent.id if parent is not None else 0
         intern = w.buffer.intern
-        tail = intern(self.name) + pack_uint(state.id) + pack_uint(parent_id) + pack_bytes(trace) + pack_uint(state.remote)
+        tail = (
+            intern(self.name) + pack_uint(state.id) + pack_uint(parent_id) + pack_bytes(trace) + pack_uint(state.remote)
+        )
         if w.append(_OPERATION_BEGIN, tail + pack_attributes(self._attributes, intern)):
             state.entry = w.buffer.open(_OPERATION_BEGIN, w.id, w.last, self.name, w.track, state.id, parent_id, trace)
             state.entry.owner = self
@@ -397,7 +427,7 @@ class Operation:
     def _end(self, state: OperationState, kind: type[BaseException] | None) -> None:
         self._entered.remove(state)
         state.ended = True
-        w = _writer()
+        w = writer()
         if w is None or state.entry is None or state.buffer is not w.buffer:
             return
         w.append(_OPERATION_END, pack_uint(state.id) + (NIL if kind is None else w.buffer.intern(type_name(kind))))
@@ -416,7 +446,7 @@ def operation(name: str, /, traceparent: str | bytes | None = None, **attributes
 
 
 def _put(kind: int, tail: bytes) -> None:
-    w = _writer()
+    w = writer()
     if w is not None:
         w.append(kind, tail)
 
@@ -427,11 +457,11 @@ def inject(carrier: Any = None) -> str | None:
         state = current.get()
         if state is None or recording is None:
             return None
-        id = new_id()
-        _put(_INJECT, pack_uint(state.id) + pack_bytes(state.trace) + pack_uint(id))
-        text = format_traceparent(state.trace, id)
-    except BaseException as fault:
-        _swallow(fault)
+        message_id = new_id()
+        _put(_INJECT, pack_uint(state.id) + pack_bytes(state.trace) + pack_uint(message_id))
+        text = format_traceparent(state.trace, message_id)
+    except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+        swallow(fault)
         return None
     if carrier is not None:
         carrier[HEADER] = text

@@ -105,7 +105,7 @@ def pack_attributes(attributes: Mapping[str, object], intern: Callable[[str], by
     if not attributes:
         return NIL
     count = min(len(attributes), MAX_ATTRIBUTES)
-    parts = []
+    parts: list[bytes] = []
     for name, value in attributes.items():
         if len(parts) == 2 * count:
             parts += (intern(OMITTED_KEY), pack_uint(len(attributes) - count))
