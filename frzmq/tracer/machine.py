@@ -227,7 +227,8 @@ class TracerMachine:
                 return self._rejoin_at_ns
             case State.RECORDING:
                 at_ns = min(self._heartbeat_at_ns, self._heard_at_ns + self._silence_ns)
-                return at_ns if self._refused or not self._has_room else min(at_ns, self._ship_at_ns)
+                collects = self._has_room and not self._refused and not self._ending
+                return min(at_ns, self._ship_at_ns) if collects else at_ns
             case State.IDLE | State.CLOSED:
                 return None
             case _:
@@ -496,7 +497,7 @@ class TracerMachine:
         if self.state in (State.STOPPED, State.CLOSED):
             self._out.append(CompleteFlush(token, False))
         else:
-            self._flush_asked = token
+            self._flush_asked = max(token, self._flush_asked or 0)
 
     def _fail_flushes(self) -> None:
         tokens = [token for _, token in self._flushes]
@@ -572,10 +573,12 @@ class TracerMachine:
         assert self._frame is not None
         _, entries = self._frame
         self._frame = None
-        self._sent_through = max(self._sent_through, entries[-1].header.tseq)
+        before = self._sent_through
+        self._sent_through = max(before, *(entry.header.tseq for entry in entries))
         for entry in entries:
+            again = entry.header.tseq <= before
             entry.sent = True
-            entry.proof = self._sent_through + 1
+            entry.proof = 1 + (self._sent_through if again else entry.header.tseq)
             if entry.slice is not None:
                 entry.body = None
 
