@@ -126,14 +126,15 @@ class _Chunk:
 
 
 class TracerMachine:
-    """``uuid``: 16 bytes that name the tracer."""
+    """``uuid``: 16 bytes that name the tracer. ``window_bytes``: stamped and not acknowledged; beyond it only a cut takes more from the buffer."""
 
-    def __init__(self, uuid: bytes, incarnation: int = 1) -> None:
+    def __init__(self, uuid: bytes, *, window_bytes: int = WINDOW_BYTES) -> None:
         self._uuid = uuid
+        self._window_bytes = window_bytes
         self._out: list[Instruction] = []
         self._question: Question | None = None
         self.state = State.IDLE
-        self.incarnation = incarnation
+        self.incarnation = 1
         self.generation = 0
         """The last that was opened."""
         self.tseq = 0
@@ -512,7 +513,7 @@ class TracerMachine:
 
     @property
     def _has_room(self) -> bool:
-        return self._unacked_bytes < WINDOW_BYTES
+        return self._unacked_bytes < self._window_bytes
 
     def _next_question(self, now_ns: int) -> Question | None:
         if self._refused:
