@@ -6,6 +6,7 @@ late), chunks are reused under batches that wait, recorders restart.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +52,10 @@ RARE = st.integers(0, 5).map(lambda drawn: drawn == 5)
 OPENING = Opening(5, 5, 5, KINDS)
 WINDOW_BYTES = 200 << 10
 HEARTBEAT_NS, SILENCE_NS = 1000 * MS, 5000 * MS
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 @dataclass
@@ -106,7 +111,7 @@ class Oracle:
 
     def predict(self, event: Any, now: int) -> list[Any]:
         self.asked = None
-        out: list[Any] = getattr(self, "on_" + type(event).__name__)(event, now) or []
+        out: list[Any] = getattr(self, "on_" + _snake(type(event).__name__))(event, now) or []
         if self.state == "recording":
             self.asked = self.question(now)
             if self.asked == ev.Close():
@@ -154,10 +159,10 @@ class Oracle:
 
     # --- events
 
-    def on_Started(self, _event: Any, now: int) -> list[Any]:
+    def on_started(self, _event: Any, now: int) -> list[Any]:
         return self.greet(now) if self.state == "idle" else []
 
-    def on_Parked(self, _event: Any, _now: int) -> None:
+    def on_parked(self, _event: Any, _now: int) -> None:
         if self.state != "closed":
             self.state, self.refused = "idle", False
 
@@ -170,7 +175,7 @@ class Oracle:
         self.hello_wait = min(2 * self.hello_wait, ENDING_HELLO_NS if self.ending else MAX_HELLO_NS)
         return [ev.SendHello(self.incarnation, self.generation)]
 
-    def on_Ticked(self, _event: Any, now: int) -> list[Any]:
+    def on_ticked(self, _event: Any, now: int) -> list[Any]:
         if self.state == "greeting" and now >= self.hello_at:
             return self.hello(now)
         if self.state == "stopped" and self.rejoin_at is not None and now >= self.rejoin_at:
@@ -196,7 +201,7 @@ class Oracle:
         self.pings += 1
         return [ev.SendPing(now)]
 
-    def on_EndAsked(self, _event: Any, now: int) -> list[Any]:
+    def on_end_asked(self, _event: Any, now: int) -> list[Any]:
         self.ending = True
         if self.state == "stopped":
             self.state = "closed"
@@ -206,7 +211,7 @@ class Oracle:
             self.hello_at = min(self.hello_at, now + ENDING_HELLO_NS)
         return []
 
-    def on_FlushAsked(self, event: Any, _now: int) -> list[Any]:
+    def on_flush_asked(self, event: Any, _now: int) -> list[Any]:
         if self.state in ("stopped", "closed"):
             return [ev.CompleteFlush(event.token, ok=False)]
         self.flush_asked = event.token
@@ -217,7 +222,7 @@ class Oracle:
         self.flushes, self.flush_asked = {}, 0
         return [ev.CompleteFlush(max(tokens), ok=False)] if tokens else []
 
-    def on_LinkReceived(self, event: Any, now: int) -> list[Any]:
+    def on_link_received(self, event: Any, now: int) -> list[Any]:
         if self.state in ("idle", "closed"):
             return []
         self.heard_at = now
@@ -319,7 +324,7 @@ class Oracle:
 
     # --- answers
 
-    def on_FrameSent(self, _event: Any, _now: int) -> None:
+    def on_frame_sent(self, _event: Any, _now: int) -> None:
         before = max(self.proof, default=0)
         through = max(before, *self.frame)
         for tseq in self.frame:
@@ -328,10 +333,10 @@ class Oracle:
         self.first_sent |= set(self.frame)
         self.frame = []
 
-    def on_FrameRefused(self, _event: Any, _now: int) -> None:
+    def on_frame_refused(self, _event: Any, _now: int) -> None:
         self.refused = True
 
-    def on_SlicesRead(self, event: Any, _now: int) -> None:
+    def on_slices_read(self, event: Any, _now: int) -> None:
         unread = [t for t in self.queue if t in self.unread][: len(event.bodies)]
         for tseq, body in zip(unread, event.bodies, strict=True):
             self.unread.discard(tseq)
@@ -345,13 +350,13 @@ class Oracle:
             else:
                 self.bodies[tseq] = body
 
-    def on_StringsRead(self, event: Any, now: int) -> None:
+    def on_strings_read(self, event: Any, now: int) -> None:
         self.strings_wanted = False
         if event.strings is not None:
             self.strings(event.strings, now)
             self.queue.insert(0, self.queue.pop())
 
-    def on_Collected(self, event: Any, now: int) -> list[Any]:
+    def on_collected(self, event: Any, now: int) -> list[Any]:
         self.dropped = event.dropped
         self.strings(event.strings, now)
         out = self.records(event.slices, self.generation)
@@ -363,7 +368,7 @@ class Oracle:
                 self.flush_asked = 0
         return out
 
-    def on_GenerationCut(self, event: Any, now: int) -> list[Any]:
+    def on_generation_cut(self, event: Any, now: int) -> list[Any]:
         self.dropped = event.dropped
         self.strings(event.strings, now)
         if self.fresh:

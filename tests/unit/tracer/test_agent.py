@@ -1,0 +1,148 @@
+"""The agent's thread, between a buffer and sockets that the test fills."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from support.fake_buffer import FakeBuffer, FakeSockets
+
+from frzmq.tracer.agent import Agent
+from frzmq.tracer.identity import new_identity
+from frzmq.transport.addresses import Endpoints
+from frzmq.wire.batch import BatchType, split_frame
+from frzmq.wire.messages import Ack, Hello, Stop, Welcome
+
+BOOT = b"b" * 16
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.buffer = FakeBuffer()
+        self.sockets = FakeSockets()
+        self.made = [self.sockets]
+        self.stopped: list[str] = []
+        self.off = threading.Event()
+        self.agent = Agent(
+            new_identity("test"),
+            self.buffer,
+            Endpoints("tcp://x:1", "tcp://x:2", "tcp://x:3"),
+            on_stop=self.on_stop,
+            on_resume=lambda: None,
+            make_sockets=lambda _endpoints: self.sockets,
+        )
+
+    def on_stop(self, reason: str) -> None:
+        self.stopped.append(reason)
+        self.off.set()
+
+    def join(self) -> Hello:
+        self.agent.start()
+        hello = self.sockets.wait_message(Hello)
+        assert isinstance(hello, Hello)
+        self.sockets.tell(Welcome(BOOT, 7, 1, 1, 10**9, 10**10))
+        return hello
+
+    def wait_batch(self, kind: BatchType) -> int:
+        """Its tseq."""
+        while True:
+            for batch in split_frame(self.sockets.wait_frame()):
+                if batch.header.type is kind:
+                    return batch.header.tseq
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.agent.park(5)
+    bench.agent.dispose()
+    assert bench.sockets.closed.wait(5)
+    assert not bench.agent.running
+
+
+def test_agent_hello_says_who_it_is(bench: Bench) -> None:
+    hello = bench.join()
+    assert (hello.service, hello.buffer_kind, hello.shared, hello.lock) == ("test", "fake", False, False)
+    assert hello.monotonic_ns > 0
+
+
+def test_agent_flush_waits_for_the_acknowledgement(bench: Bench) -> None:
+    bench.join()
+    bench.buffer.record(3)
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(bench.agent.flush(20)))
+    thread.start()
+    tseq = bench.wait_batch(BatchType.FLUSH)
+    assert done == []
+    bench.sockets.tell(Ack(BOOT, tseq))
+    thread.join(20)
+    assert done == [True]
+    assert bench.agent.stats().unacknowledged == 0
+
+
+def test_agent_flush_without_an_answer_is_false(bench: Bench) -> None:
+    bench.join()
+    assert not bench.agent.flush(0.01)
+
+
+def test_agent_stop_ends_the_thread_once_all_is_acknowledged(bench: Bench) -> None:
+    bench.join()
+    bench.buffer.record(3)
+    whole: list[bool] = []
+    thread = threading.Thread(target=lambda: whole.append(bench.agent.stop(20)))
+    thread.start()
+    bench.sockets.tell(Ack(BOOT, bench.wait_batch(BatchType.GOODBYE)))
+    thread.join(20)
+    assert whole == [True]
+    assert bench.agent.stats().state == "closed"
+    assert not bench.agent.start()
+
+
+def test_agent_stop_without_an_answer_is_bounded(bench: Bench) -> None:
+    bench.join()
+    bench.buffer.record(3)
+    assert not bench.agent.stop(0.01)
+    assert not bench.agent.running
+
+
+def test_agent_stopped_by_the_recorder_says_why(bench: Bench) -> None:
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    bench.sockets.tell(Stop("malformed"))
+    assert bench.off.wait(20)
+    assert bench.stopped == ["malformed"]
+    assert not bench.agent.flush(20)
+    assert bench.agent.stats().error == "malformed"
+
+
+def test_agent_fault_turns_recording_off_and_shows_nothing(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.buffer.fault = ValueError("a bug")
+    bench.join()
+    assert bench.off.wait(20)
+    assert bench.sockets.closed.wait(20)
+    stats = bench.agent.stats()
+    assert (stats.state, stats.errors, stats.error) == ("broken", 1, "ValueError: a bug")
+    assert not bench.agent.flush(20)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_agent_garbage_on_the_link_is_counted(bench: Bench) -> None:
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    bench.sockets.tell(b"\xc1")
+    bench.sockets.tell(Hello(BOOT, 1, 1, 1, 1, "x", 0))
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    assert (bench.agent.stats().errors, bench.agent.stats().state) == (2, "recording")
+
+
+def test_agent_parked_goes_on_with_the_next_start(bench: Bench) -> None:
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    first = bench.sockets
+    assert bench.agent.park(20)
+    assert first.closed.is_set()
+    bench.sockets = FakeSockets()
+    assert bench.join().generation == 1

@@ -1,0 +1,75 @@
+"""The process's one tracer, as far as one process shows it; forks and ends are in the integration tests."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from support.fake_recorder import FakeRecorder
+
+from frzmq.config import TracerConfig
+from frzmq.errors import ConfigError, StateError
+from frzmq.tracer import api, runtime
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="fz") as directory:
+        yield directory
+        runtime.stop()
+
+
+def test_runtime_configure_starts_nothing_before_the_first_record(address: str) -> None:
+    runtime.configure(TracerConfig(recorder=address))
+    assert (runtime.recording(), runtime.stats(), runtime.flush(1)) == (True, None, True)
+    api.event("first")
+    stats = runtime.stats()
+    assert stats is not None
+    assert stats.recorded > 0
+    assert stats.dropped == 0
+
+
+def test_runtime_configure_without_a_recorder_or_disabled_records_nothing(address: str) -> None:
+    for config in (TracerConfig(), TracerConfig(recorder=address, enabled=False)):
+        runtime.configure(config)
+        api.event("nothing")
+        assert (runtime.recording(), runtime.stats(), runtime.address()) == (False, None, None)
+
+
+def test_runtime_start_twice_is_an_error(address: str) -> None:
+    runtime.start(TracerConfig(recorder=address))
+    with pytest.raises(StateError, match="got one that does"):
+        runtime.start(TracerConfig(recorder=address))
+    with pytest.raises(StateError, match="got one that does"):
+        runtime.configure(TracerConfig(recorder=address))
+
+
+def test_runtime_start_with_no_address_is_an_error(address: str) -> None:
+    with pytest.raises(StateError, match="wanted the address"):
+        runtime.start(TracerConfig())
+    with pytest.raises(ConfigError):
+        runtime.start(TracerConfig(recorder="gopher://" + address))
+    assert runtime.stats() is None
+
+
+def test_runtime_start_flush_stop_ships_all(address: str) -> None:
+    with FakeRecorder(address) as recorder:
+        runtime.start(TracerConfig(recorder=address))
+        assert runtime.address() == address
+        api.event("one")
+        assert runtime.flush(20)
+        tracer = recorder.wait_tracer()
+        assert tracer.events == 1
+        assert runtime.stop() == ""
+        recorder.wait(lambda: tracer.said_goodbye)
+        assert (runtime.recording(), runtime.stats(), runtime.address()) == (False, None, None)
+
+
+def test_runtime_in_the_fork_server_starts_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "from multiprocessing.forkserver import main; main(1, 2, [], **{})"
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", line])
+    runtime.configure(TracerConfig(recorder=address))
+    api.event("nothing")
+    assert (runtime.recording(), runtime.stats()) == (False, None)
