@@ -87,7 +87,7 @@ class Spools:
                 instruction, f"wanted at most {MAX_SPOOLS} snapshots on their way, got one more", ControlCode.BUSY
             )
         try:
-            file = tempfile.TemporaryFile(prefix="frzmq")
+            file = tempfile.TemporaryFile(prefix="frzmq")  # noqa: SIM115  # outlives this call: `pump` closes it
         except OSError as error:
             return self._refuse(instruction, f"no temporary file: {error.strerror}")
         # the spool does not keep the view: what the ring forgets is to be free while a slow client still reads

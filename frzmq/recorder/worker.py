@@ -354,7 +354,6 @@ def run_recorder(
     config: RecorderConfig,
     address: str,
     *,
-    insecure: bool = False,
     ready: Callable[[], object] | None = None,
     parent_fd: int | None = None,
     started: Callable[[Worker], object] | None = None,
@@ -362,12 +361,12 @@ def run_recorder(
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
     ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
-    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``insecure``.
+    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
     """
     endpoints = parse_address(address)
-    if not is_loopback(endpoints) and not insecure:
+    if not is_loopback(endpoints) and not config.insecure:
         raise ConfigError(
-            f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure to do it all the same)"
+            f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure: all the same)"
         )
     raise_file_limit()
     with _locked(endpoints):
@@ -445,4 +444,5 @@ def machine_id() -> str:
 def log(line: str) -> None:
     """One line on standard error, if there is one."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"frzmq recorder: {line}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"frzmq recorder: {line}\n")
+        sys.stderr.flush()

@@ -24,7 +24,9 @@ from frzmq.wire.codec import MAX_MESSAGE_BYTES
 DATA_HWM: Final = 8
 """Frames. Small on both sides: what waits is to wait in the tracer's own bounded buffer."""
 LINK_HWM: Final = 1000
-CONTROL_HWM: Final = 1000
+CONTROL_HWM: Final = 16
+"""Messages to one client that wait in the recorder: chunks of a snapshot are up to 256 KiB."""
+CLIENT_HWM: Final = 64
 HANDSHAKE_MS: Final = 5_000
 """A connection that does not finish its greeting in time is closed: or it holds a file descriptor for ever."""
 RECONNECT_MS: Final = 50
@@ -81,13 +83,17 @@ def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM) -> Socket:
 
 
 def dealer_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
-    """A link or control socket of a tracer or client, connected, with an identity that nobody else has."""
+    """A tracer's link, connected, with an identity that nobody else has."""
     socket = _socket(context, zmq.DEALER, hwm, MAX_MESSAGE_BYTES)
-    # the first byte must not be zero; a shared identity lets a second peer take, or never get, the replies
-    socket.setsockopt(zmq.IDENTITY, b"f" + os.urandom(16))
+    socket.setsockopt(zmq.IDENTITY, _identity())
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.connect(endpoint)
     return socket
+
+
+def _identity() -> bytes:
+    """Of one connection alone: a shared one lets a second peer take the replies, or never get any. The first byte must not be zero."""
+    return b"f" + os.urandom(16)
 
 
 def router_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
@@ -219,15 +225,29 @@ class TracerSockets:
 
 
 class ClientSocket:
-    """The DEALER of a control client."""
+    """The DEALER of a control client, and whether it is connected.
+
+    Not IMMEDIATE: at a disconnect that drops what has arrived and was not yet read, such as the end of a snapshot whose recorder is gone. The
+    monitor tells the connection instead.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self._context = new_context()
-        self._dealer = dealer_socket(self._context, endpoint, CONTROL_HWM)
+        self._dealer = _socket(self._context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
+        self._dealer.setsockopt(zmq.IDENTITY, _identity())
+        self._monitor = self._dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._connected = False
+        self._dealer.connect(endpoint)
 
     def send(self, message: bytes, timeout_ms: int) -> bool:
         """False when no recorder took it in time."""
-        return bool(self._dealer.poll(timeout_ms, zmq.POLLOUT)) and send_now(self._dealer, message)
+        return self._wait_connected(timeout_ms) and send_now(self._dealer, message)
+
+    def _wait_connected(self, timeout_ms: int) -> bool:
+        while self._monitor.poll(0 if self._connected else timeout_ms, zmq.POLLIN):
+            event = int.from_bytes(self._monitor.recv_multipart(zmq.DONTWAIT)[0][:2], sys.byteorder)
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return self._connected
 
     def receive(self, timeout_ms: int) -> bytes | None:
         """One message, or None after the timeout."""
@@ -237,7 +257,8 @@ class ClientSocket:
         return messages[0][-1] if messages else None
 
     def close(self, linger_ms: int = 100) -> bool:
-        return close_all(self._context, (self._dealer,), linger_ms)
+        self._dealer.disable_monitor()
+        return close_all(self._context, (self._monitor, self._dealer), linger_ms)
 
 
 class RecorderSockets:

@@ -14,6 +14,8 @@ Value: TypeAlias = "Scalar | list[Value] | dict[str | int, Value]"
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_STRING_BYTES: Final = 64 << 10
+MAX_BINARY_BYTES: Final = 256 << 10
+"""A chunk of a snapshot is the largest there is."""
 MAX_CONTAINER: Final = 64 << 10
 """The most elements of one list or map. An empty map costs 64 bytes in memory for one on the wire: hence this and the byte limit."""
 
@@ -37,7 +39,7 @@ def _unpacker(size_bytes: int) -> msgpack.Unpacker:
         ext_hook=_no_extensions,
         max_buffer_size=max(size_bytes, 1),
         max_str_len=min(size_bytes, MAX_STRING_BYTES),
-        max_bin_len=min(size_bytes, MAX_STRING_BYTES),
+        max_bin_len=min(size_bytes, MAX_BINARY_BYTES),
         max_array_len=min(size_bytes, MAX_CONTAINER),
         max_map_len=min(size_bytes, MAX_CONTAINER),
         max_ext_len=0,
@@ -56,7 +58,9 @@ def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX
         value: Value = unpacker.unpack()
         rest = len(data) - unpacker.tell()
     except _ERRORS as error:
-        raise WireError(f"{what}: wanted one msgpack value, got {len(data)} bytes that are not: {error or type(error).__name__}") from None
+        raise WireError(
+            f"{what}: wanted one msgpack value, got {len(data)} bytes that are not: {error or type(error).__name__}"
+        ) from None
     if rest:
         raise WireError(f"{what}: wanted one msgpack value, got {rest} more bytes behind it")
     return value
@@ -71,4 +75,6 @@ def unpack_values(data: bytes | memoryview, what: str = "body") -> Iterator[Valu
         while unpacker.tell() < size_bytes:
             yield unpacker.unpack()
     except _ERRORS as error:
-        raise WireError(f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {error or type(error).__name__}") from None
+        raise WireError(
+            f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {error or type(error).__name__}"
+        ) from None

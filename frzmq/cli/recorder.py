@@ -1,0 +1,101 @@
+"""``frzmq recorder``: serve until told to end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from frzmq.config import RecorderConfig, parse_duration, parse_size, runtime_dir
+from frzmq.errors import ConfigError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_STDIN = 0
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("recorder", help="keep the last seconds of the programs that record into it")
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help="a runtime directory, ipc://DIRECTORY or tcp://HOST:PORT (default: the user's runtime directory)",
+    )
+    parser.add_argument(
+        "--min-age",
+        default="60s",
+        metavar="DURATION",
+        help="how long to keep what was recorded, if max-bytes allows it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        default="64M",
+        metavar="SIZE",
+        help="how much to keep at the most; wins over min-age (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-generation-bytes",
+        default="0",
+        metavar="SIZE",
+        help="a generation that grows past it is ended early (default: an eighth of max-bytes)",
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen on tcp beyond this host, where anybody can read and forge records",
+    )
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="end when standard input does; for a program that starts its own recorder",
+    )
+    parser.add_argument(
+        "--remove-dir", action="store_true", help="with --embedded: remove the runtime directory at the end"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after a graceful end, 2 when it cannot serve."""
+    from frzmq.recorder.worker import log, run_recorder
+    from frzmq.transport.addresses import parse_address
+
+    try:
+        address = args.listen or str(runtime_dir())
+        endpoints = parse_address(address)
+        if args.remove_dir and not (args.embedded and args.listen and endpoints.directory):
+            raise ConfigError("--remove-dir: wanted --embedded and --listen with a directory")
+        run_recorder(
+            _config(args),
+            address,
+            ready=lambda: _say_ready(endpoints.address),
+            parent_fd=_STDIN if args.embedded else None,
+        )
+    except ConfigError as error:
+        log(str(error))
+        return 2
+    if args.remove_dir and endpoints.directory is not None:
+        shutil.rmtree(endpoints.directory, ignore_errors=True)
+    return 0
+
+
+def _config(args: argparse.Namespace) -> RecorderConfig:
+    return RecorderConfig(
+        min_age_ns=parse_duration(args.min_age, "--min-age"),
+        max_bytes=parse_size(args.max_bytes, "--max-bytes"),
+        max_generation_bytes=parse_size(args.max_generation_bytes, "--max-generation-bytes"),
+        mode="embedded" if args.embedded else "service",
+        insecure=args.insecure,
+    )
+
+
+def _say_ready(address: str) -> None:
+    """Whoever started it may wait for this line, and need not stay to read it."""
+    try:
+        print(f"ready {address}", flush=True)
+    except OSError:
+        # else the interpreter complains about it once more at its end
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115

@@ -1,0 +1,82 @@
+"""A recorder as a process of its own, ended by its handle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+DEADLINE_S = 20.0
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+
+
+class RecorderProcess:
+    """``frzmq recorder --listen ADDRESS ARGUMENTS...``, serving once made."""
+
+    def __init__(self, address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> None:
+        self.address = address
+        self.process = start(address, *arguments, stdin=stdin)
+        line = self._first_line()
+        if not line.startswith(b"ready "):
+            self.process.kill()
+            raise AssertionError(f"wanted 'ready', got {line!r}, {self.process.communicate()[1]!r}")
+
+    def _first_line(self) -> bytes:
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], DEADLINE_S)[0], "it said nothing"
+        line: bytes = self.process.stdout.readline()
+        return line
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Exit code and standard error."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        _, said = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, said.decode()
+
+    def rss_bytes(self) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+
+def start(address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(filter(None, (PACKAGE_PARENT, os.environ.get("PYTHONPATH", ""))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "frzmq", "recorder", "--listen", address, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def recorder_process(address: str, *arguments: str) -> Iterator[RecorderProcess]:
+    recorder = RecorderProcess(address, *arguments)
+    try:
+        yield recorder
+    finally:
+        if recorder.process.poll() is None:
+            code, said = recorder.end()
+            assert (code, said) == (0, "")
+        for stream in (recorder.process.stdout, recorder.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def until_gone(path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while path.exists():
+        assert time.monotonic() < deadline, f"{path} is still there"
+        time.sleep(0.01)

@@ -1,0 +1,174 @@
+"""Real sockets in one process; each test closes its contexts in bounded time."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from frzmq.errors import ConfigError
+from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.sockets import (
+    Again,
+    RecorderSockets,
+    TracerSockets,
+    close_all,
+    dealer_socket,
+    new_context,
+    receive_all,
+    send_to,
+)
+from frzmq.wire.codec import MAX_MESSAGE_BYTES
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
+    return parse_address(str(tmp_path_factory.mktemp("r")))
+
+
+@pytest.fixture
+def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
+    sockets = RecorderSockets(endpoints)
+    yield sockets
+    assert sockets.close(0)
+
+
+@pytest.fixture
+def tracer(endpoints: Endpoints, recorder: RecorderSockets) -> Iterator[TracerSockets]:
+    sockets = TracerSockets(endpoints)
+    yield sockets
+    assert sockets.close(0)
+
+
+def until(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline
+
+
+def receive(recorder: RecorderSockets) -> bytes:
+    frame = recorder.frame_receiver()
+    until(lambda: recorder.pull in recorder.poll(100))
+    return frame()
+
+
+def test_send_batch_arrives_as_sent(recorder: RecorderSockets, tracer: TracerSockets) -> None:
+    until(lambda: tracer.send_batch(b"frame"))
+    assert receive(recorder) == b"frame"
+    with pytest.raises(Again):
+        recorder.frame_receiver()()
+
+
+def test_send_batch_without_a_recorder_is_refused_at_once(endpoints: Endpoints) -> None:
+    tracer = TracerSockets(endpoints)
+    assert tracer.send_batch(b"frame") is False
+    assert tracer.send(b"hello") is False
+    assert tracer.close(0)
+
+
+def test_send_batch_to_a_stalled_recorder_is_refused_in_bounded_memory(
+    recorder: RecorderSockets, tracer: TracerSockets
+) -> None:
+    frame = bytes(256 << 10)
+    until(lambda: tracer.send_batch(frame))
+    sent = 1
+    while tracer.send_batch(frame) or tracer.poll(100, room=True):
+        sent += 1
+        assert sent < 200
+    assert receive(recorder) == frame
+
+
+def test_link_message_is_answered_to_the_one_who_sent_it(
+    recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
+) -> None:
+    other = TracerSockets(endpoints)
+    until(lambda: other.send(b"other"))
+    until(lambda: tracer.send(b"hello"))
+    peers: dict[bytes, bytes] = {}
+
+    def heard() -> bool:
+        recorder.poll(100)
+        peers.update({message: peer for peer, message in receive_all(recorder.link)})
+        return len(peers) == 2
+
+    until(heard)
+    assert send_to(recorder.link, peers[b"hello"], b"welcome") is True
+    until(lambda: tracer.poll(100))
+    assert tracer.receive() == [b"welcome"]
+    assert other.receive() == []
+    assert other.close(0)
+
+
+def test_send_to_a_peer_that_never_was_says_gone(recorder: RecorderSockets) -> None:
+    assert send_to(recorder.control, b"nobody", b"reply") is None
+
+
+def test_poll_ends_at_a_byte_on_the_wake_fd(tracer: TracerSockets) -> None:
+    read, write = os.pipe()
+    assert tracer.poll(0, read) is False
+    os.write(write, b"w")
+    assert tracer.poll(10_000, read) is True
+    assert tracer.poll(0) is False
+    os.close(read)
+    os.close(write)
+
+
+def test_receive_all_keeps_16_parts_of_a_message_and_reads_the_rest(
+    recorder: RecorderSockets, endpoints: Endpoints
+) -> None:
+    context = new_context()
+    dealer = dealer_socket(context, endpoints.link)
+    assert dealer.poll(10_000, 2)
+    dealer.send_multipart([b"%d" % i for i in range(100)])
+    dealer.send(b"next")
+    messages: list[list[bytes]] = []
+
+    def heard() -> bool:
+        recorder.poll(100)
+        messages.extend(receive_all(recorder.link))
+        return len(messages) == 2
+
+    until(heard)
+    assert [message[1:] for message in messages] == [[b"%d" % i for i in range(15)], [b"next"]]
+    assert close_all(context, [dealer], 0)
+
+
+def test_message_beyond_the_limit_closes_only_its_connection(
+    recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
+) -> None:
+    context = new_context()
+    dealer = dealer_socket(context, endpoints.link)
+    assert dealer.poll(10_000, 2)
+    dealer.send(bytes(MAX_MESSAGE_BYTES + 1))
+    until(lambda: tracer.send(b"fine"))
+    until(lambda: recorder.link in recorder.poll(100))
+    assert [parts[1] for parts in receive_all(recorder.link)] == [b"fine"]
+    assert close_all(context, [dealer], 0)
+
+
+def test_close_all_with_a_socket_left_open_returns_in_time(endpoints: Endpoints, recorder: RecorderSockets) -> None:
+    with ExitStack() as stack:
+        context = new_context()
+        left = dealer_socket(context, endpoints.link)
+        stack.callback(left.close, 0)
+        began = time.monotonic()
+        assert close_all(context, [], 0) is False
+        assert time.monotonic() - began < 8
+
+
+def test_second_listener_on_a_tcp_port_is_refused_by_name() -> None:
+    context = new_context()
+    socket = context.socket(8)
+    port = socket.bind_to_random_port("tcp://127.0.0.1", min_port=20000, max_port=60000)
+    with pytest.raises(ConfigError, match=f"cannot listen on tcp://127.0.0.1:{port}"):
+        RecorderSockets(parse_address(f"tcp://127.0.0.1:{port}"))
+    assert close_all(context, [socket], 0)
+
+
+def test_listener_in_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on ipc://"):
+        RecorderSockets(parse_address(str(tmp_path / "no")))
