@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, assert_never
 
 from frzmq.config import RecorderConfig
 from frzmq.errors import ControlCode
-
 from frzmq.recorder.events import SendReply, ShareSnapshot, SnapshotClient, SnapshotFinished, State, WriteSnapshot
 from frzmq.wire.messages import (
     Cancel,

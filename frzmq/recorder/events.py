@@ -62,12 +62,17 @@ class SealedGeneration:
     records: int
     batches: int
     """Of records."""
-    frames: bytes = field(repr=False)
-    """The OPEN batch and the RECORDS batches, back to back in the order of tseq, header and body as received."""
+    frames: tuple[bytes, ...] = field(repr=False)
+    """The OPEN batch and the RECORDS batches, in the order of tseq, header and body as received: whole batches, one or several
+    back to back in each block."""
     end_mark: bytes = field(default=b"", repr=False)
     """The body of its END batch, b"" when there was none (or an empty one)."""
     lost: int = 0
     """Records known to be missing or overwritten in it."""
+
+    @property
+    def frame_bytes(self) -> int:
+        return sum(map(len, self.frames))
 
 
 @dataclass(frozen=True, slots=True)

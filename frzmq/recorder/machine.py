@@ -19,7 +19,6 @@ from typing import assert_never
 
 from frzmq.config import RecorderConfig
 from frzmq.errors import WireError
-
 from frzmq.recorder.backoff import BackOff
 from frzmq.recorder.control import Control
 from frzmq.recorder.events import (
@@ -44,7 +43,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, horizon_ns, status_bytes
-from frzmq.wire.batch import HEADER_SIZE, Batch, BatchType, Header, decode_header, split_frame
+from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
     Ack,
     Advance,
@@ -188,22 +187,22 @@ class RecorderMachine:
     def _frame(self, data: bytes, now_ns: int) -> None:
         self._bytes += len(data)
         try:
-            batches = split_frame(data)
+            headers = split_headers(data)
         except WireError as error:
             self._malformed(data, error, now_ns)
             return
         offset = 0
         rejected = False
         touched: dict[int, Tracer] = {}
-        for batch in batches:
-            size = HEADER_SIZE + batch.header.body_size
-            tracer = self._proven(batch.header)
+        for header in headers:
+            size = HEADER_SIZE + header.body_size
+            tracer = self._proven(header)
             if tracer is None:
                 rejected = True
             else:
                 touched[tracer.number] = tracer
                 tracer.unacknowledged_bytes += size
-                self._batch(tracer, batch, data if size == len(data) else data[offset : offset + size], now_ns)
+                self._batch(tracer, header, data if size == len(data) else data[offset : offset + size], now_ns)
             offset += size
         self._rejected_frames += rejected
         self._evict(self._ring.evict_by_size(), now_ns)
@@ -231,13 +230,13 @@ class RecorderMachine:
         elif tracer.state in (State.LIVE, State.SILENT):
             self._stop(tracer, str(error), now_ns)
 
-    def _batch(self, tracer: Tracer, batch: Batch, data: bytes, now_ns: int) -> None:
-        header, stream = batch.header, tracer.stream
+    def _batch(self, tracer: Tracer, header: Header, data: bytes, now_ns: int) -> None:
+        stream = tracer.stream
         records = stream.records
         self._heard(tracer, now_ns)
         if tracer.state is State.LIVE:
             try:
-                sealed = stream.take(header, batch.body, data)
+                sealed = stream.take(header, data)
             except WireError as error:
                 self._stop(tracer, str(error), now_ns)
                 return

@@ -41,7 +41,7 @@ class Ranges:
         for at in range(bisect_right(self._ends, start), len(self._starts)):
             if self._starts[at] >= end:
                 break
-            total += min(end, self._ends[at]) - max(start, self._starts[at])
+            total += max(0, min(end, self._ends[at]) - max(start, self._starts[at]))
         return total
 
     def add(self, start: int, end: int) -> int:

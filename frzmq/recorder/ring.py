@@ -15,7 +15,7 @@ Open frames and strings count (`charge`). Times are the recorder's clock in ns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from frzmq.recorder.events import SealedGeneration
 
@@ -28,10 +28,11 @@ class Kept:
     generation: SealedGeneration
     begin_ns: int
     end_ns: int
+    size_bytes: int = field(init=False)
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.generation.frames) + len(self.generation.end_mark) + OVERHEAD_BYTES
+    def __post_init__(self) -> None:
+        size_bytes = self.generation.frame_bytes + len(self.generation.end_mark) + OVERHEAD_BYTES
+        object.__setattr__(self, "size_bytes", size_bytes)
 
 
 @dataclass(frozen=True, slots=True)

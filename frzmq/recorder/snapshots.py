@@ -12,4 +12,5 @@ def write_view(file: IO[bytes], instruction: WriteSnapshot) -> None:
         for batch in stream.strings:
             file.write(batch)
         for sealed in stream.sealed:
-            file.write(sealed.frames)
+            for block in sealed.frames:
+                file.write(block)

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from frzmq.errors import WireError
-
 from frzmq.recorder.events import Ledger, Seal, SealedGeneration
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
-from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, decode_end_mark, where
+from frzmq.wire.batch import HEADER_SIZE, BatchType, EndMark, Header, WriterEnd, decode_end_mark, where
 from frzmq.wire.messages import MAX_GAPS
 
 MAX_OPEN = 2
@@ -29,6 +28,11 @@ MAX_WRITERS = 4096
 """Writers whose indices are remembered; the one not heard of for longest is forgotten first."""
 JOIN_STRINGS = 64
 """So many batches of strings are joined into one."""
+
+LARGE_BYTES = 16 << 10
+"""A batch that stays as it is when its generation is sealed: to copy it would cost more than its object does."""
+BLOCK_BYTES = 64 << 10
+"""Smaller ones are joined to blocks of about this size: an object for each would cost more than their bytes do."""
 
 T = TypeVar("T")
 _OF_A_GENERATION = frozenset({BatchType.OPEN, BatchType.RECORDS, BatchType.END})
@@ -110,14 +114,14 @@ class Stream:
 
     # --- what came
 
-    def take(self, header: Header, body: bytes, data: bytes) -> list[SealedGeneration]:
+    def take(self, header: Header, data: bytes) -> list[SealedGeneration]:
         """One batch (``data``: header and body). Returns the generations that are sealed by it.
 
         Raises WireError when it contradicts itself or what came before: then the stream is to be closed.
         """
         if self._is_duplicate(header):
             return []
-        mark = decode_end_mark(body) if header.type is BatchType.END else None
+        mark = decode_end_mark(data[HEADER_SIZE:]) if header.type is BatchType.END else None
         if header.type not in _OF_A_GENERATION:
             self._note(header)
             self._take_other(header, data)
@@ -128,7 +132,7 @@ class Stream:
             self._check_order(header)
             self._check_content(header, mark)
             self._note(header)
-            self._take_part(header, mark, body, data)
+            self._take_part(header, mark, data)
         return self._settle()
 
     def take_late(self, header: Header, data: bytes) -> None:
@@ -321,7 +325,7 @@ class Stream:
     def _find(self, generation: int) -> _Open | None:
         return next((g for g in self._open if g.number == generation), None)
 
-    def _take_part(self, header: Header, mark: EndMark | None, body: bytes, data: bytes) -> None:
+    def _take_part(self, header: Header, mark: EndMark | None, data: bytes) -> None:
         here = self._find(header.generation)
         if here is None:
             here = _Open(header.generation, header.tseq, header.tseq)
@@ -335,7 +339,7 @@ class Stream:
         here.charged_bytes += charged
         self.open_bytes += charged
         if mark is not None:
-            here.mark, here.mark_body, here.mark_batches = mark, body, header.count
+            here.mark, here.mark_body, here.mark_batches = mark, data[HEADER_SIZE:], header.count
             return
         here.frames.append((header.tseq, data))
         if header.type is BatchType.OPEN:
@@ -413,7 +417,7 @@ class Stream:
             last_ns=oldest.last_ns,
             records=oldest.records,
             batches=oldest.batches,
-            frames=b"".join(data for _, data in oldest.frames),
+            frames=_blocks(oldest.frames),
             end_mark=oldest.mark_body,
             lost=lost,
         )
@@ -456,6 +460,30 @@ class Stream:
             known.settled = max(known.settled, end)
             known.first = min(known.first, start)
         _remember(self._writers, header.writer, known)
+
+
+def _blocks(frames: list[tuple[int, bytes]]) -> tuple[bytes, ...]:
+    """The batches of ``frames``, which is emptied on the way: they are never held twice."""
+    frames.reverse()
+    blocks: list[bytes] = []
+    small: list[bytes] = []
+    small_bytes = 0
+    while frames:
+        _, data = frames.pop()
+        if len(data) >= LARGE_BYTES:
+            if small:
+                blocks.append(b"".join(small))
+                small, small_bytes = [], 0
+            blocks.append(data)
+            continue
+        small.append(data)
+        small_bytes += len(data)
+        if small_bytes >= BLOCK_BYTES:
+            blocks.append(b"".join(small))
+            small, small_bytes = [], 0
+    if small:
+        blocks.append(b"".join(small))
+    return tuple(blocks)
 
 
 def _remember(table: dict[int, T], writer: int, value: T) -> None:

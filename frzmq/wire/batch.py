@@ -138,14 +138,27 @@ def decode_header(frame: bytes | memoryview, offset: int = 0) -> Header:
     return header
 
 
-def split_frame(frame: bytes) -> list[Batch]:
-    """The batches of one frame, in order. Raises WireError when any is malformed: a frame is taken whole or not at all."""
+def split_headers(frame: bytes) -> list[Header]:
+    """The headers of the batches of one frame, in order, each batch as long as its header says.
+
+    Raises WireError when any is malformed: a frame is taken whole or not at all.
+    """
     if not frame or len(frame) > MAX_FRAME_BYTES:
         raise WireError(f"frame: wanted 1..{MAX_FRAME_BYTES} bytes, got {len(frame)}")
-    batches: list[Batch] = []
+    headers: list[Header] = []
     offset = 0
     while offset < len(frame):
         header = decode_header(frame, offset)
+        headers.append(header)
+        offset += HEADER_SIZE + header.body_size
+    return headers
+
+
+def split_frame(frame: bytes) -> list[Batch]:
+    """The batches of one frame, in order, as `split_headers`."""
+    batches: list[Batch] = []
+    offset = 0
+    for header in split_headers(frame):
         body_start = offset + HEADER_SIZE
         offset = body_start + header.body_size
         batches.append(Batch(header, frame[body_start:offset]))

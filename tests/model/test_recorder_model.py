@@ -261,7 +261,7 @@ class RecorderModel(RuleBasedStateMachine):
             assert bool(stream.error) == bool(k.error)
             sealed = [
                 {
-                    "generation": g.generation, "complete": g.complete, "seal": g.seal.value, "records": g.records, "frames": g.frames,
+                    "generation": g.generation, "complete": g.complete, "seal": g.seal.value, "records": g.records, "frames": b"".join(g.frames),
                     "end_mark": g.end_mark, "lost": g.lost, "last": g.last_ns,
                 } for g in stream.sealed
             ]  # fmt: skip

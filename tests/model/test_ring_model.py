@@ -12,7 +12,7 @@ from frzmq.recorder.ring import OVERHEAD_BYTES, Kept, Ring
 
 
 def sealed(number: int, begin_ns: int, end_ns: int, size_bytes: int) -> Kept:
-    frames = bytes(size_bytes - OVERHEAD_BYTES)
+    frames = (bytes(size_bytes - OVERHEAD_BYTES),)
     return Kept(SealedGeneration(number, True, Seal.END_MARK, begin_ns, end_ns, 1, 1, frames), begin_ns, end_ns)
 
 

@@ -8,7 +8,7 @@ from frzmq.recorder.ring import OVERHEAD_BYTES, Kept, Ring
 
 def _put(ring: Ring, stream: int, number: int, begin_ns: int, size_bytes: int) -> None:
     generation = SealedGeneration(
-        number, True, Seal.END_MARK, begin_ns, begin_ns + 1, 1, 1, bytes(size_bytes - OVERHEAD_BYTES)
+        number, True, Seal.END_MARK, begin_ns, begin_ns + 1, 1, 1, (bytes(size_bytes - OVERHEAD_BYTES),)
     )
     ring.put(stream, Kept(generation, begin_ns, begin_ns + 1))
 
