@@ -70,6 +70,8 @@ class Ring:
         self._shares: dict[int, _Share] = {}
         self.size_bytes = 0
         """Everything: sealed, and what is charged."""
+        self._least_bytes: int | None = None
+        """Of what may go next, the size of the smallest; None: to be found out."""
 
     @property
     def over_cap(self) -> bool:
@@ -81,6 +83,7 @@ class Ring:
 
     def forget(self, stream: int) -> None:
         share = self._shares.pop(stream)
+        self._least_bytes = None
         self.size_bytes -= share.size_bytes
 
     def set_live(self, stream: int, live: bool) -> None:
@@ -98,6 +101,7 @@ class Ring:
         """The stream's newest sealed generation."""
         share = self._shares[stream]
         share.kept = (*share.kept, kept)
+        self._least_bytes = None
         share.size_bytes += kept.size_bytes
         self.size_bytes += kept.size_bytes
 
@@ -114,7 +118,7 @@ class Ring:
     def evict_by_size(self) -> list[Evicted]:
         """What has to go for ``max_bytes``, then for the cap; in the order of going."""
         evicted: list[Evicted] = []
-        if self.size_bytes <= self._max_bytes:
+        if self._is_surely_in_size():
             return evicted
         while (stream := self._next()) is not None:
             if self.size_bytes - self._shares[stream].kept[0].size_bytes <= self._max_bytes:
@@ -133,6 +137,16 @@ class Ring:
             if len(share.kept) == 1 and not share.live and now_ns - share.kept[0].end_ns > self._min_age_ns:
                 evicted.append(self._pop(stream, False))
         return evicted
+
+    def _is_surely_in_size(self) -> bool:
+        """Whichever went next, too little would be left. Asked for each frame: hence not by a look at every stream."""
+        if self.size_bytes <= self._max_bytes:
+            return True
+        if self._least_bytes is None:
+            self._least_bytes = min(
+                (share.kept[0].size_bytes for share in self._shares.values() if share.kept), default=1 << 63
+            )
+        return self.size_bytes - self._least_bytes <= self._max_bytes and not self.over_cap
 
     def _next(self) -> int | None:
         """The stream whose oldest generation goes next for size; None when nothing may."""
@@ -157,6 +171,7 @@ class Ring:
     def _pop(self, stream: int, past_cap: bool) -> Evicted:
         share = self._shares[stream]
         kept, share.kept = share.kept[0], share.kept[1:]
+        self._least_bytes = None
         share.size_bytes -= kept.size_bytes
         self.size_bytes -= kept.size_bytes
         return Evicted(stream, kept, past_cap)

@@ -56,7 +56,9 @@ class _Spool:
     file: IO[bytes]
     clients: list[_Client] = field(default_factory=list)
     size_bytes: int | None = None
-    """None until it is written."""
+    """None until it is written, and the loop knows."""
+    left: bool = False
+    """By its thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Spools:
         self._write, self._send, self._wake, self._idle_ns = write, send, wake, idle_ns
         self._spools: list[_Spool] = []
         self._written: deque[tuple[_Spool, int, str]] = deque()
+        self._closed = False
         self._sent_bytes = 0
         self._dropped_clients = 0
 
@@ -147,6 +150,9 @@ class Spools:
             self._written.append((spool, os.fstat(spool.file.fileno()).st_size, ""))
         except Exception as error:  # noqa: BLE001  # whatever it is, its clients are to hear of it
             self._written.append((spool, 0, str(error) or type(error).__name__))
+        spool.left = True
+        if self._closed:
+            spool.file.close()
         self._wake()
 
     # --- the loop
@@ -233,8 +239,9 @@ class Spools:
         )
 
     def close(self) -> None:
-        """Gives up what is left; a thread that still writes ends with its file."""
+        """Gives up what is left; a thread that still writes closes its file when it is done."""
+        self._closed = True
         for spool in self._spools:
-            if spool.size_bytes is not None:
+            if spool.left:
                 spool.file.close()
         self._spools = []

@@ -323,7 +323,10 @@ class Stream:
             _check_in_row(header, header.writer, start, end, row)
 
     def _find(self, generation: int) -> _Open | None:
-        return next((g for g in self._open if g.number == generation), None)
+        for here in self._open:
+            if here.number == generation:
+                return here
+        return None
 
     def _take_part(self, header: Header, mark: EndMark | None, data: bytes) -> None:
         here = self._find(header.generation)

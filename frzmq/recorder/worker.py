@@ -9,7 +9,6 @@ written by a thread of their own (`frzmq.recorder.spool`).
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import resource
 import secrets
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
+import frzmq
 from frzmq.config import RecorderConfig, ensure_private_dir
 from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.events import (
@@ -106,7 +106,7 @@ class Worker:
             lambda: secrets.randbits(64),
             time.monotonic_ns(),
             pid=os.getpid(),
-            version=package_version(),
+            version=frzmq.__version__,
             machine=machine_id(),
         )
         self._sockets = sockets
@@ -424,13 +424,6 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def package_version() -> str:
-    try:
-        return importlib.metadata.version("frzmq")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def machine_id() -> str:

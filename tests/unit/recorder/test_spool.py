@@ -1,0 +1,177 @@
+"""`Spools` with a send of our own and a writer that waits for the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import pytest
+
+from frzmq.recorder import spool as module
+from frzmq.recorder.events import RingView, ShareSnapshot, SnapshotClient, SnapshotFinished, WriteSnapshot
+from frzmq.recorder.spool import Spools, SpoolStats
+from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
+
+VIEW = RingView((), 0, 0, 0)
+IDLE_NS = 1000
+DATA = bytes(range(256)) * 4096 + b"the end"
+"""Five chunks."""
+CHUNKS = [DATA[at : at + MAX_CHUNK_BYTES] for at in range(0, len(DATA), MAX_CHUNK_BYTES)]
+
+
+class Bench:
+    """Collects what is sent; ``taken`` is what each send returns."""
+
+    def __init__(self, write: Callable[[IO[bytes], WriteSnapshot], object]) -> None:
+        self.sent: list[tuple[bytes, Reply]] = []
+        self.taken: bool | None = True
+        self.woken = threading.Event()
+        self.spools = Spools(write, self._send, self.woken.set, idle_ns=IDLE_NS)
+
+    def _send(self, peer: bytes, reply: Reply) -> bool | None:
+        if self.taken:
+            self.sent.append((peer, reply))
+        return self.taken
+
+    def begin(self, number: int, *clients: SnapshotClient) -> SnapshotFinished | None:
+        return self.spools.begin(WriteSnapshot(number, clients, VIEW, "why", ("a[1]",)), 0)
+
+    def written(self) -> list[SnapshotFinished]:
+        assert self.woken.wait(10)
+        self.woken.clear()
+        return self.spools.finished()
+
+    def pump(self, now_ns: int = 0) -> list[tuple[bytes, Reply]]:
+        self.spools.pump(now_ns)
+        sent, self.sent = self.sent, []
+        return sent
+
+
+def write_data(file: IO[bytes], instruction: WriteSnapshot) -> None:
+    file.write(DATA)
+
+
+def chunks(peer: bytes, id_: int, first: int, end: int) -> list[tuple[bytes, Reply]]:
+    return [(peer, SnapshotChunk(id_, at * MAX_CHUNK_BYTES, CHUNKS[at])) for at in range(first, end)]
+
+
+END = SnapshotEnd(7, len(DATA), ("a[1]",))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(write_data)
+    yield made
+    made.spools.close()
+
+
+def test_spool_goes_out_by_credit_and_ends(bench: Bench) -> None:
+    assert bench.begin(1, SnapshotClient(b"p", 7, 2)) is None
+    assert bench.written() == [SnapshotFinished(1, len(DATA))]
+    assert bench.pump() == chunks(b"p", 7, 0, 2)
+    assert bench.pump() == []
+    bench.spools.credit(b"p", 7, 1, 0)
+    assert bench.pump() == chunks(b"p", 7, 2, 3)
+    bench.spools.credit(b"p", 7, 9, 0)
+    assert bench.pump() == [*chunks(b"p", 7, 3, 5), (b"p", END)]
+    assert not bench.spools.busy()
+    assert bench.spools.stats() == SpoolStats(0, 0, len(DATA), 0)
+
+
+def test_spool_that_is_shared_goes_whole_to_each(bench: Bench) -> None:
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    bench.written()
+    assert bench.pump() == [*chunks(b"p", 7, 0, 5), (b"p", END)]
+    bench.begin(2, SnapshotClient(b"p", 7, 1))
+    bench.spools.share(ShareSnapshot(2, SnapshotClient(b"q", 7, 9)), 0)
+    bench.written()
+    assert bench.pump() == [*chunks(b"p", 7, 0, 1), *chunks(b"q", 7, 0, 5), (b"q", END)]
+
+
+def test_spool_that_is_over_is_not_shared(bench: Bench) -> None:
+    bench.spools.share(ShareSnapshot(3, SnapshotClient(b"q", 7, 9)), 0)
+    assert bench.sent == [(b"q", ErrorReply(7, "snapshot_failed", "snapshot: the one to share is over"))]
+
+
+def test_spool_of_a_client_that_is_gone_is_closed(bench: Bench) -> None:
+    bench.begin(1, SnapshotClient(b"p", 7, 2))
+    bench.written()
+    bench.taken = None
+    assert bench.pump() == []
+    assert bench.spools.stats() == SpoolStats(0, 0, 0, 1)
+
+
+def test_spool_of_a_client_that_reads_slowly_is_tried_again(bench: Bench) -> None:
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    bench.written()
+    bench.taken = False
+    assert bench.pump() == []
+    assert bench.spools.deadline_ns(0) == IDLE_NS
+    bench.taken = True
+    assert bench.pump() == [*chunks(b"p", 7, 0, 5), (b"p", END)]
+
+
+def test_spool_of_a_client_that_gives_no_credit_is_dropped_at_its_deadline(bench: Bench) -> None:
+    bench.begin(1, SnapshotClient(b"p", 7, 0))
+    bench.written()
+    assert bench.pump(IDLE_NS - 1) == []
+    assert bench.spools.deadline_ns(IDLE_NS - 1) == IDLE_NS
+    too_slow = ErrorReply(7, "snapshot_failed", "snapshot: the client took nothing for too long")
+    assert bench.pump(IDLE_NS) == [(b"p", too_slow)]
+    assert bench.spools.stats() == SpoolStats(0, 0, 0, 1)
+
+
+def test_spool_that_is_cancelled_is_closed(bench: Bench) -> None:
+    bench.begin(1, SnapshotClient(b"p", 7, 1))
+    bench.written()
+    bench.spools.cancel(b"q", 7)
+    bench.spools.cancel(b"p", 8)
+    assert bench.pump() == chunks(b"p", 7, 0, 1)
+    bench.spools.cancel(b"p", 7)
+    assert bench.pump() == []
+    assert not bench.spools.busy()
+
+
+def test_spool_whose_writer_fails_tells_everyone_and_is_finished() -> None:
+    go = threading.Event()
+
+    def fail(file: IO[bytes], instruction: WriteSnapshot) -> None:
+        assert go.wait(10)
+        raise OSError(28, "No space left on device")
+
+    bench = Bench(fail)
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    bench.spools.share(ShareSnapshot(1, SnapshotClient(b"q", 8, 9)), 0)
+    go.set()
+    reason = "[Errno 28] No space left on device"
+    assert bench.written() == [SnapshotFinished(1, 0, reason)]
+    assert bench.pump() == [
+        (b"p", ErrorReply(7, "snapshot_failed", f"snapshot: {reason}")),
+        (b"q", ErrorReply(8, "snapshot_failed", f"snapshot: {reason}")),
+    ]
+    assert not bench.spools.busy()
+
+
+def test_spool_beyond_the_limit_is_refused(bench: Bench) -> None:
+    for number in range(module.MAX_SPOOLS):
+        assert bench.begin(number, SnapshotClient(b"p", number, 0)) is None
+        bench.written()
+    reason = "wanted at most 8 snapshots on their way, got one more"
+    assert bench.begin(9, SnapshotClient(b"p", 9, 0)) == SnapshotFinished(9, 0, reason)
+    assert bench.sent == [(b"p", ErrorReply(9, "busy", f"snapshot: {reason}"))]
+
+
+def test_spool_closed_while_it_is_written_ends_in_silence() -> None:
+    go = threading.Event()
+
+    def wait(file: IO[bytes], instruction: WriteSnapshot) -> None:
+        assert go.wait(10)
+
+    bench = Bench(wait)
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    assert bench.spools.deadline_ns(0) is None
+    bench.spools.close()
+    go.set()
+    assert bench.woken.wait(10)
+    assert bench.sent == []
