@@ -1,7 +1,7 @@
 """The recorder's loop: sockets in, `RecorderMachine` in the middle, instructions out.
 
 One thread with one poller serves the data socket, the link and control: up to 64 frames a turn, each given to the machine at once.
-A thread of its own for the data socket gained nothing (64 KiB frames, about 20 us of Python for each: 1.7-2.1 GB/s with it, 2.0 GB/s
+A thread of its own for the data socket gained nothing (64 KiB frames, a few us of Python for each: 1.7-2.1 GB/s with it, 2.0 GB/s
 without), and would need a queue. As it is, memory is bounded by the sockets' small high-water marks: a recorder that cannot follow
 reads later, and what waits is in the tracers' own bounded buffers. `scripts/bench_recorder.py` compares it with a loop that only
 counts. Snapshots are written by a thread of their own (`frzmq.recorder.spool`).
