@@ -1,0 +1,7 @@
+"""``python -m frzmq``."""
+
+import sys
+
+from frzmq.cli import main
+
+sys.exit(main())

@@ -1,0 +1,82 @@
+"""Runs the shop under load, takes a snapshot of it, and says what was caught."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import frzmq
+from frzmq.demo.http import get
+from frzmq.demo.inventory import ITEMS
+
+CUSTOMERS = 3
+END_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    requests: int
+    slowest_ms: float
+    snapshot: Path
+
+
+def run(directory: Path, seconds: float = 6.0, *, overwrite: bool = False) -> Outcome:
+    """Leaves ``demo.frz`` in ``directory``."""
+    took_ms: list[float] = []
+    snapshot = directory / "demo.frz"
+    with frzmq.FlightRecorder(service="customers"), tempfile.TemporaryDirectory() as scratch, _shop(f"{scratch}/stock.db") as port:
+        deadline = time.monotonic() + seconds
+        customers = [
+            threading.Thread(target=_buy, args=(port, ITEMS[n % len(ITEMS)], deadline, took_ms), name=f"customer {n}")
+            for n in range(CUSTOMERS)
+        ]
+        for customer in customers:
+            customer.start()
+        for customer in customers:
+            customer.join(seconds + 60)
+        frzmq.snapshot(snapshot, reason="demo: some requests were slow", overwrite=overwrite)
+    return Outcome(len(took_ms), max(took_ms), snapshot)
+
+
+def _buy(port: int, item: str, deadline: float, took_ms: list[float]) -> None:
+    while time.monotonic() < deadline:
+        begin = time.monotonic()
+        with frzmq.operation("buy", item=item):
+            get(port, item)
+        took_ms.append((time.monotonic() - begin) * 1e3)
+        time.sleep(0.02)
+
+
+@contextmanager
+def _shop(database: str) -> Iterator[int]:
+    """The three services; yields the gateway's port."""
+    services: list[subprocess.Popen[str]] = []
+    try:
+        inventory = _launch(services, "inventory", database)
+        orders = _launch(services, "orders", str(inventory), database)
+        yield _launch(services, "gateway", str(orders))
+    finally:
+        for service in reversed(services):
+            service.terminate()
+        for service in services:
+            try:
+                service.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                service.kill()
+                service.wait()
+            if service.stdout:
+                service.stdout.close()
+
+
+def _launch(services: list[subprocess.Popen[str]], name: str, *arguments: str) -> int:
+    service = subprocess.Popen([sys.executable, "-m", f"frzmq.demo.{name}", *arguments], stdout=subprocess.PIPE, text=True)
+    services.append(service)
+    assert service.stdout is not None
+    return int(service.stdout.readline())

@@ -1,0 +1,198 @@
+"""What the recorder takes in, beside a bare PULL loop that only counts, in the same run; and what memory it holds under overload.
+
+    python scripts/bench_recorder.py [--seconds S] [--rounds N] [--overload S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import zmq
+from benchlib import Ratio, report
+
+from frzmq.wire.batch import BatchType, EndMark, Header, Opening, WriterEnd, encode_batch, encode_end_mark, encode_opening
+from frzmq.wire.kinds import KINDS
+from frzmq.wire.messages import Advance, Hello, RecorderHeartbeat, TracerHeartbeat, Welcome, decode_message, encode_message
+
+MAX_BYTES = 64 << 20
+SIZES = (100, 4 << 10, 64 << 10)
+
+
+class Producer:
+    """A tracer that does nothing but send batches of one size, as fast as they are taken."""
+
+    def __init__(self, directory: str, size_bytes: int) -> None:
+        self.context = zmq.Context()
+        self.push = self.context.socket(zmq.PUSH)
+        self.push.set_hwm(8)
+        self.push.setsockopt(zmq.LINGER, 0)
+        self.push.connect(f"ipc://{directory}/data")
+        self.link = self.context.socket(zmq.DEALER)
+        self.link.setsockopt(zmq.LINGER, 0)
+        self.link.connect(f"ipc://{directory}/link")
+        self.uuid = os.urandom(16)
+        # `fixint 5, fixint 1, fixint 1, nil`: an event of 4 bytes
+        self.body = b"\x05\x01\x01\xc0" * (size_bytes // 4)
+        self.tseq = 0
+        self.index = self.first_index = 0
+        self.batches = 0
+        self.nonce = self.generation = 0
+
+    def hello(self) -> None:
+        self.link.send(encode_message(Hello(self.uuid, 1, 1, 1, os.getpid(), "bench", 0)))
+        welcome = decode_message(self.link.recv())
+        assert isinstance(welcome, Welcome)
+        self.nonce = welcome.nonce
+        self.open(welcome.generation)
+
+    def frame(self, kind: BatchType, body: bytes = b"", **fields: int) -> bytes:
+        self.tseq += 1
+        now = time.monotonic_ns()
+        header = Header(kind, self.uuid, 1, self.nonce, self.generation, self.tseq, base_ns=now, last_ns=now, **fields)
+        return encode_batch(header, body)
+
+    def open(self, generation: int) -> None:
+        if self.generation:
+            mark = EndMark((WriterEnd(1, self.first_index, self.index),))
+            self.push.send(self.frame(BatchType.END, encode_end_mark(mark), count=self.batches))
+        self.generation, self.batches, self.first_index = generation, 0, self.index
+        now = time.monotonic_ns()
+        self.push.send(self.frame(BatchType.OPEN, encode_opening(Opening(now, now, time.time_ns(), KINDS))))
+
+    def send(self) -> None:
+        count = len(self.body) // 4
+        self.push.send(self.frame(BatchType.RECORDS, self.body, writer=1, first_index=self.index, count=count))
+        self.index += count
+        self.batches += 1
+
+    def serve_link(self) -> None:
+        while self.link.poll(0):
+            message = decode_message(self.link.recv())
+            if isinstance(message, Advance | RecorderHeartbeat) and message.generation > self.generation:
+                self.open(message.generation)
+
+
+def produce(directory: str, size_bytes: int, real: bool, go: Event, end: Event, sent: mp.Queue[int]) -> None:
+    producer = Producer(directory, size_bytes)
+    if real:
+        producer.hello()
+    go.wait(30)
+    frames = 0
+    beat = time.monotonic()
+    while not end.is_set():
+        for _ in range(32):
+            producer.send()
+        frames += 32
+        if real:
+            producer.serve_link()
+            if time.monotonic() - beat > 0.5:
+                beat = time.monotonic()
+                producer.link.send(encode_message(TracerHeartbeat(producer.generation, producer.tseq)))
+    sent.put(frames)
+    producer.context.destroy(0)
+
+
+def count_only(directory: str) -> None:
+    """The bare PULL loop."""
+    pull = zmq.Context().socket(zmq.PULL)
+    pull.set_hwm(8)
+    pull.bind(f"ipc://{directory}/data")
+    print("ready", flush=True)
+    frames = 0
+    while True:
+        pull.poll()
+        for _ in range(64):
+            try:
+                pull.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            frames += 1
+
+
+@contextmanager
+def receiver(real: bool) -> Iterator[tuple[str, int]]:
+    """A recorder, or the bare loop: its directory and pid."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
+        os.chmod(directory, 0o700)
+        recorder = ["-m", "frzmq", "recorder", "--listen", f"ipc://{directory}", "--max-bytes", str(MAX_BYTES)]
+        command = recorder if real else [__file__, "--count-only", directory]
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield directory, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM if real else signal.SIGKILL)
+            process.wait(30)
+            process.stdout.close()
+
+
+def memory_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def measure(real: bool, producers: int, size_bytes: int, seconds: float) -> tuple[float, int]:
+    """MB/s that were sent and taken, and the receiver's peak memory in KiB."""
+    go, end = mp.Event(), mp.Event()
+    sent: mp.Queue[int] = mp.Queue()
+    with receiver(real) as (directory, pid):
+        children = [mp.Process(target=produce, args=(directory, size_bytes, real, go, end, sent)) for _ in range(producers)]
+        for child in children:
+            child.start()
+        go.set()
+        begin = time.perf_counter()
+        time.sleep(seconds)
+        end.set()
+        frames = sum(sent.get(timeout=60) for _ in children)
+        took = time.perf_counter() - begin
+        for child in children:
+            child.join(30)
+        return frames * size_bytes / took / 1e6, memory_kib(pid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overload", type=float, default=60.0, help="seconds of the memory run, at each size")
+    parser.add_argument("--count-only", metavar="DIRECTORY", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.count_only:
+        count_only(arguments.count_only)
+    rows: list[tuple[str, ...]] = []
+    ratios: list[Ratio] = []
+    data = []
+    for producers in (1, 2, 8):
+        for size_bytes in SIZES:
+            bare, full = [], []
+            for _ in range(arguments.rounds):
+                bare.append(measure(False, producers, size_bytes, arguments.seconds)[0])
+                full.append(measure(True, producers, size_bytes, arguments.seconds)[0])
+            of_bare = statistics.median(full) / statistics.median(bare)
+            rows.append((f"{producers} x {size_bytes} B", f"{statistics.median(bare):.0f}", f"{statistics.median(full):.0f}", f"{of_bare:.2f}"))
+            data.append({"producers": producers, "batch_bytes": size_bytes, "bare": bare, "recorder": full})
+            if size_bytes == SIZES[-1]:
+                ratios.append(Ratio(f"ingest of {producers} producers, 64 KiB, of the bare loop's", of_bare, 0.8, at_least=True))
+    for size_bytes in SIZES:
+        _, peak_kib = measure(True, 2, size_bytes, arguments.overload)
+        limit = (1.25 * MAX_BYTES + 60e6) / 1e6
+        ratios.append(Ratio(f"peak memory after {arguments.overload:g} s, {size_bytes} B, MB", peak_kib * 1024 / 1e6, limit))
+    report("ingest, MB/s", rows, ("", "bare", "recorder", "ratio"), ratios, json.loads(json.dumps(data)))
+
+
+if __name__ == "__main__":
+    main()
