@@ -31,7 +31,9 @@ class EmbeddedRecorder:
 
     def __init__(self, config: RecorderConfig, directory: str | None = None) -> None:
         if not sys.executable:
-            raise StateError("embedded recorder: wanted a Python interpreter in sys.executable, got none; join a running one instead")
+            raise StateError(
+                "embedded recorder: wanted a Python interpreter in sys.executable, got none; join a running one instead"
+            )
         parent = ensure_private_dir(directory or runtime_dir())
         self.directory = tempfile.mkdtemp(prefix="r", dir=parent)
         self.address = f"ipc://{self.directory}"
@@ -44,7 +46,17 @@ class EmbeddedRecorder:
             raise
 
     def _spawn(self, config: RecorderConfig) -> None:
-        command = [sys.executable, "-P", "-m", "frzmq", "recorder", "--embedded", "--remove-dir", "--listen", self.address]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "frzmq",
+            "recorder",
+            "--embedded",
+            "--remove-dir",
+            "--listen",
+            self.address,
+        ]
         command += ["--min-age", f"{config.min_age_ns}ns", "--max-bytes", str(config.max_bytes)]
         # by way of 3: a shell gives a command in the background an empty standard input first, and `<&0` would be that one (dash)
         shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo $!', "sh", *command]
@@ -53,7 +65,13 @@ class EmbeddedRecorder:
         try:
             with open(os.path.join(self.directory, "log"), "ab") as log:
                 launcher = subprocess.Popen(
-                    shell, stdin=stdin_read, stdout=stdout_write, stderr=log, start_new_session=True, cwd="/", env=_environment()
+                    shell,
+                    stdin=stdin_read,
+                    stdout=stdout_write,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd="/",
+                    env=_environment(),
                 )
             launcher.wait(READY_TIMEOUT_S)
         finally:
@@ -67,7 +85,9 @@ class EmbeddedRecorder:
         while said.count(b"\n") < 2:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
-                raise StateError(f"embedded recorder: wanted it to serve within {READY_TIMEOUT_S:g} s, got {said!r:.80}")
+                raise StateError(
+                    f"embedded recorder: wanted it to serve within {READY_TIMEOUT_S:g} s, got {said!r:.80}"
+                )
             data = os.read(self._stdout, 4096)
             if not data:
                 raise StateError(f"embedded recorder: it ended before it served: {self._last_words()}")
@@ -120,7 +140,9 @@ def _wait_end(fd: int, timeout_s: float) -> bool:
 
 def _environment() -> dict[str, str]:
     """The program's, without what would make the worker record itself, and so that it finds this very package."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FRZMQ_") and key != "PYTHONSTARTUP"}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("FRZMQ_") and key != "PYTHONSTARTUP"
+    }
     package_parent = str(Path(__file__).resolve().parent.parent)
     if os.path.basename(package_parent) not in ("site-packages", "dist-packages"):
         path = environment.get("PYTHONPATH")

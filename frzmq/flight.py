@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from frzmq.config import RecorderConfig, TracerConfig
 from frzmq.embedded import EmbeddedRecorder
@@ -66,7 +67,9 @@ class FlightRecorder:
         global _current
         with self._lock, _current_lock:
             if self._address is not None or _current is not None:
-                raise StateError("start: wanted a flight recorder that is off, got one that is on: a program has one at a time")
+                raise StateError(
+                    "start: wanted a flight recorder that is off, got one that is on: a program has one at a time"
+                )
             if not self._tracer.enabled:
                 self._address = ""
                 _current = self
@@ -118,7 +121,9 @@ class FlightRecorder:
             try:
                 file.write(data)
             except Exception as error:
-                raise SnapshotWriteError(f"write_to: the file failed after {written} bytes: {error}", written) from error
+                raise SnapshotWriteError(
+                    f"write_to: the file failed after {written} bytes: {error}", written
+                ) from error
             written += len(data)
 
         with self._client() as client:
@@ -130,11 +135,13 @@ class FlightRecorder:
                 raise
         return written
 
-    def __enter__(self) -> FlightRecorder:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self.enabled:
             self.stop()
 
@@ -155,7 +162,11 @@ class FlightRecorder:
             self._embedded = None
 
     def _share_environment(self, address: str) -> None:
-        values = {"FRZMQ_RECORDER": address, "FRZMQ_SERVICE": self._tracer.service, "FRZMQ_REDACT": ",".join(self._tracer.redact)}
+        values = {
+            "FRZMQ_RECORDER": address,
+            "FRZMQ_SERVICE": self._tracer.service,
+            "FRZMQ_REDACT": ",".join(self._tracer.redact),
+        }
         for name in _INHERITED:
             self._environ[name] = os.environ.get(name)
             if values[name]:
@@ -192,13 +203,26 @@ def snapshot(path: str | os.PathLike[str], *, reason: str = "", last: float = 0.
     Raises StateError when this process does not record, FileExistsError, ControlError.
     """
     from frzmq.control.client import ControlClient
-    from frzmq.snapfile.writer import saved
 
     address = runtime.address()
     if address is None:
         raise StateError("snapshot: wanted a process that records, got one that is off")
-    with saved(path, overwrite=overwrite) as file, ControlClient(address) as client:
-        return client.snapshot(file, reason=reason, last_ns=round(last * 1e9)).size_bytes
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        with (
+            open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+            ControlClient(address) as client,
+        ):
+            size_bytes = client.snapshot(file, reason=reason, last_ns=round(last * 1e9)).size_bytes
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)
+        return size_bytes
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def _after_fork_in_child() -> None:
@@ -206,9 +230,9 @@ def _after_fork_in_child() -> None:
     global _current_lock
     _current_lock = threading.Lock()
     if _current is not None:
-        _current._lock = threading.Lock()  # noqa: SLF001  # the lock's holder does not exist here
-        if _current._embedded is not None:  # noqa: SLF001
-            _current._embedded.forget()  # noqa: SLF001
+        _current._lock = threading.Lock()  # the lock's holder does not exist here
+        if _current._embedded is not None:
+            _current._embedded.forget()
 
 
 def _at_exit() -> None:

@@ -1,6 +1,6 @@
 """What a record costs, in ns, beside its peers in the same run: ``pip install viztracer opentelemetry-sdk`` brings them.
 
-    python scripts/bench_record.py [--rounds N] [--number N]
+python scripts/bench_record.py [--rounds N] [--number N]
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def opentelemetry_cases() -> dict[str, Case]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     class NullExporter(SpanExporter):
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider()

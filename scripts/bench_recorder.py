@@ -1,6 +1,6 @@
 """What the recorder takes in, beside a bare PULL loop that only counts, in the same run; and what memory it holds under overload.
 
-    python scripts/bench_recorder.py [--seconds S] [--rounds N] [--overload S]
+python scripts/bench_recorder.py [--seconds S] [--rounds N] [--overload S]
 """
 
 from __future__ import annotations
@@ -23,9 +23,26 @@ from pathlib import Path
 import zmq
 from benchlib import Ratio, report
 
-from frzmq.wire.batch import BatchType, EndMark, Header, Opening, WriterEnd, encode_batch, encode_end_mark, encode_opening
+from frzmq.wire.batch import (
+    BatchType,
+    EndMark,
+    Header,
+    Opening,
+    WriterEnd,
+    encode_batch,
+    encode_end_mark,
+    encode_opening,
+)
 from frzmq.wire.kinds import KINDS
-from frzmq.wire.messages import Advance, Hello, RecorderHeartbeat, TracerHeartbeat, Welcome, decode_message, encode_message
+from frzmq.wire.messages import (
+    Advance,
+    Hello,
+    RecorderHeartbeat,
+    TracerHeartbeat,
+    Welcome,
+    decode_message,
+    encode_message,
+)
 
 MAX_BYTES = 64 << 20
 SIZES = (100, 4 << 10, 64 << 10)
@@ -150,7 +167,9 @@ def measure(real: bool, producers: int, size_bytes: int, seconds: float) -> tupl
     go, end = mp.Event(), mp.Event()
     sent: mp.Queue[int] = mp.Queue()
     with receiver(real) as (directory, pid):
-        children = [mp.Process(target=produce, args=(directory, size_bytes, real, go, end, sent)) for _ in range(producers)]
+        children = [
+            mp.Process(target=produce, args=(directory, size_bytes, real, go, end, sent)) for _ in range(producers)
+        ]
         for child in children:
             child.start()
         go.set()
@@ -183,14 +202,25 @@ def main() -> None:
                 bare.append(measure(False, producers, size_bytes, arguments.seconds)[0])
                 full.append(measure(True, producers, size_bytes, arguments.seconds)[0])
             of_bare = statistics.median(full) / statistics.median(bare)
-            rows.append((f"{producers} x {size_bytes} B", f"{statistics.median(bare):.0f}", f"{statistics.median(full):.0f}", f"{of_bare:.2f}"))
+            rows.append(
+                (
+                    f"{producers} x {size_bytes} B",
+                    f"{statistics.median(bare):.0f}",
+                    f"{statistics.median(full):.0f}",
+                    f"{of_bare:.2f}",
+                )
+            )
             data.append({"producers": producers, "batch_bytes": size_bytes, "bare": bare, "recorder": full})
             if size_bytes == SIZES[-1]:
-                ratios.append(Ratio(f"ingest of {producers} producers, 64 KiB, of the bare loop's", of_bare, 0.8, at_least=True))
+                ratios.append(
+                    Ratio(f"ingest of {producers} producers, 64 KiB, of the bare loop's", of_bare, 0.8, at_least=True)
+                )
     for size_bytes in SIZES:
         _, peak_kib = measure(True, 2, size_bytes, arguments.overload)
         limit = (1.25 * MAX_BYTES + 60e6) / 1e6
-        ratios.append(Ratio(f"peak memory after {arguments.overload:g} s, {size_bytes} B, MB", peak_kib * 1024 / 1e6, limit))
+        ratios.append(
+            Ratio(f"peak memory after {arguments.overload:g} s, {size_bytes} B, MB", peak_kib * 1024 / 1e6, limit)
+        )
     report("ingest, MB/s", rows, ("", "bare", "recorder", "ratio"), ratios, json.loads(json.dumps(data)))
 
 

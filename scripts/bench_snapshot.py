@@ -1,6 +1,6 @@
 """What a flush and a snapshot take: flush with idle tracers, single and double; snapshots against a plain copy of as many bytes.
 
-    python scripts/bench_snapshot.py [--rounds N] [--sizes MIB ...]
+python scripts/bench_snapshot.py [--rounds N] [--sizes MIB ...]
 """
 
 from __future__ import annotations
@@ -30,7 +30,18 @@ def recorder(max_bytes: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
         os.chmod(directory, 0o700)
         process = subprocess.Popen(
-            [sys.executable, "-m", "frzmq", "recorder", "--listen", f"ipc://{directory}", "--max-bytes", str(max_bytes), "--min-age", "1h"],
+            [
+                sys.executable,
+                "-m",
+                "frzmq",
+                "recorder",
+                "--listen",
+                f"ipc://{directory}",
+                "--max-bytes",
+                str(max_bytes),
+                "--min-age",
+                "1h",
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -58,7 +69,12 @@ sys.stdin.read()
 def tracers(directory: str, count: int) -> Iterator[None]:
     """Idle processes that record."""
     children = [
-        subprocess.Popen([sys.executable, "-c", TRACER, f"ipc://{directory}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", TRACER, f"ipc://{directory}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(count)
     ]
     try:
@@ -167,7 +183,14 @@ def snapshots(sizes_mib: list[int], rounds: int) -> tuple[list[tuple[str, ...]],
                 ingest = _ingest_during_snapshots(load, client, path) if size_mib == 64 else None
             load.close()
         speed = statistics.median(plain_s) / statistics.median(snap_s)
-        rows.append((f"snapshot of {size / MIB:.0f} MiB", f"{min(snap_s) * 1e3:.1f} ms", f"{statistics.median(snap_s) * 1e3:.1f} ms", f"{speed:.2f}"))
+        rows.append(
+            (
+                f"snapshot of {size / MIB:.0f} MiB",
+                f"{min(snap_s) * 1e3:.1f} ms",
+                f"{statistics.median(snap_s) * 1e3:.1f} ms",
+                f"{speed:.2f}",
+            )
+        )
         data.append({"bytes": size, "snapshot_s": snap_s, "copy_s": plain_s})
         ratios.append(Ratio(f"snapshot of {size_mib} MiB: speed over a plain copy", speed, 0.5, at_least=True))
         if ingest is not None:
@@ -197,7 +220,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, ratios, data = flushes(arguments.rounds)
     more_rows, more_ratios, more_data = snapshots(arguments.sizes, max(5, arguments.rounds // 10))
-    report("flush and snapshot", rows + more_rows, ("", "min / p50", "median / p99", "of a copy"), ratios + more_ratios, data + more_data)
+    report(
+        "flush and snapshot",
+        rows + more_rows,
+        ("", "min / p50", "median / p99", "of a copy"),
+        ratios + more_ratios,
+        data + more_data,
+    )
 
 
 if __name__ == "__main__":

@@ -54,12 +54,24 @@ def report(title: str, rows: list[tuple[str, ...]], header: tuple[str, ...], rat
     print(f"# {title}: Python {platform.python_version()}, {platform.machine()}\n")
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
-        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     print()
     for ratio in ratios:
         bound = "at least" if ratio.at_least else "at most"
         print(f"{ratio.name}: {ratio.value:.3g} ({bound} {ratio.limit:.3g}: {'kept' if ratio.kept else 'NOT KEPT'})")
-    print(json.dumps({"python": platform.python_version(), "data": data, "ratios": [{**asdict(r), "kept": r.kept} for r in ratios]}))
+    print(
+        json.dumps(
+            {
+                "python": platform.python_version(),
+                "data": data,
+                "ratios": [{**asdict(r), "kept": r.kept} for r in ratios],
+            }
+        )
+    )
     sys.stdout.flush()
 
 

@@ -26,7 +26,9 @@ def main(database: str) -> None:
         connection = sqlite3.connect(database, timeout=30, isolation_level=None)
         try:
             with frzmq.span("update stock", item=item):
-                row = connection.execute("update stock set amount = amount - 1 where item = ? returning amount", (item,)).fetchone()
+                row = connection.execute(
+                    "update stock set amount = amount - 1 where item = ? returning amount", (item,)
+                ).fetchone()
             frzmq.gauge(f"stock.{item}", row[0])
             return row[0]
         finally:

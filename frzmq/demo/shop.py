@@ -31,7 +31,11 @@ def run(directory: Path, seconds: float = 6.0, *, overwrite: bool = False) -> Ou
     """Leaves ``demo.frz`` in ``directory``."""
     took_ms: list[float] = []
     snapshot = directory / "demo.frz"
-    with frzmq.FlightRecorder(service="customers"), tempfile.TemporaryDirectory() as scratch, _shop(f"{scratch}/stock.db") as port:
+    with (
+        frzmq.FlightRecorder(service="customers"),
+        tempfile.TemporaryDirectory() as scratch,
+        _shop(f"{scratch}/stock.db") as port,
+    ):
         deadline = time.monotonic() + seconds
         customers = [
             threading.Thread(target=_buy, args=(port, ITEMS[n % len(ITEMS)], deadline, took_ms), name=f"customer {n}")
@@ -76,7 +80,9 @@ def _shop(database: str) -> Iterator[int]:
 
 
 def _launch(services: list[subprocess.Popen[str]], name: str, *arguments: str) -> int:
-    service = subprocess.Popen([sys.executable, "-m", f"frzmq.demo.{name}", *arguments], stdout=subprocess.PIPE, text=True)
+    service = subprocess.Popen(
+        [sys.executable, "-m", f"frzmq.demo.{name}", *arguments], stdout=subprocess.PIPE, text=True
+    )
     services.append(service)
     assert service.stdout is not None
     return int(service.stdout.readline())

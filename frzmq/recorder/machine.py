@@ -516,7 +516,7 @@ class RecorderMachine:
         for generation in sealed:
             self._ring.put(tracer.number, tracer.kept(generation, now_ns))
 
-    def _evict(self, evicted: list[Evicted], now_ns: int) -> None:
+    def _evict(self, evicted: list[Evicted], now_ns: int) -> None:  # noqa: ARG002
         for gone in evicted:
             tracer = self._tracers[gone.stream]
             tracer.stream.count_evicted(gone.kept.generation)

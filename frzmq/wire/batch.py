@@ -123,7 +123,20 @@ def decode_header(frame: bytes | memoryview, offset: int = 0) -> Header:
     if kind is None:
         raise WireError(f"batch header: wanted a type in 1..{len(_TYPES)}, got {type_}")
     header = Header(
-        kind, uuid, incarnation, nonce, generation, tseq, writer, base_ns, last_ns, first_index, count, dropped, body_size, version
+        kind,
+        uuid,
+        incarnation,
+        nonce,
+        generation,
+        tseq,
+        writer,
+        base_ns,
+        last_ns,
+        first_index,
+        count,
+        dropped,
+        body_size,
+        version,
     )
     if body_size > MAX_BODY_BYTES or body_size > len(frame) - offset - HEADER_SIZE:
         raise WireError(
@@ -132,9 +145,13 @@ def decode_header(frame: bytes | memoryview, offset: int = 0) -> Header:
     if last_ns < base_ns:
         raise WireError(f"{where(header)}: times: wanted last >= base, got {last_ns} < {base_ns}")
     if kind is BatchType.RECORDS and count * _MIN_RECORD_BYTES > body_size:
-        raise WireError(f"{where(header)}: {count} records: wanted at least {count * _MIN_RECORD_BYTES} bytes of body, got {body_size}")
+        raise WireError(
+            f"{where(header)}: {count} records: wanted at least {count * _MIN_RECORD_BYTES} bytes of body, got {body_size}"
+        )
     if kind is BatchType.STRINGS and (count > body_size or first_index == 0):
-        raise WireError(f"{where(header)}: strings: wanted ids from 1 and a byte each, got {count} from {first_index} in {body_size} bytes")
+        raise WireError(
+            f"{where(header)}: strings: wanted ids from 1 and a byte each, got {count} from {first_index} in {body_size} bytes"
+        )
     return header
 
 
@@ -244,10 +261,21 @@ def decode_opening(body: bytes) -> Opening:
     writers = rest.get("writers", [])
     opened = rest.get("open", [])
     omitted = rest.get("open_omitted", 0)
-    if not isinstance(writers, list) or not isinstance(opened, list) or not _unsigned(omitted):
+    if (
+        not isinstance(writers, list)
+        or not isinstance(opened, list)
+        or not isinstance(omitted, int)
+        or not _unsigned(omitted)
+    ):
         raise WireError("opening batch: wanted lists of writers and open items and a count of those omitted")
     return Opening(
-        mono, boot, wall, kinds_from_wire(kinds), tuple(map(_writer_info, writers)), tuple(map(_open_item, opened)), omitted
+        mono,
+        boot,
+        wall,
+        kinds_from_wire(kinds),
+        tuple(map(_writer_info, writers)),
+        tuple(map(_open_item, opened)),
+        omitted,
     )
 
 
@@ -265,16 +293,25 @@ def _writer_info(row: object) -> WriterInfo:
 
 def _open_item(row: object) -> OpenItem:
     match row:
-        case [kind, writer, track, begin_ns, (int() | str() | None) as name, op, parent, bytes(trace)] if (
-            kind in KINDS and _unsigned(writer, track, begin_ns, op, parent) and len(trace) in (0, 16)
-        ):
+        case [
+            int(kind),
+            int(writer),
+            int(track),
+            int(begin_ns),
+            (int() | str() | None) as name,
+            int(op),
+            int(parent),
+            bytes(trace),
+        ] if kind in KINDS and _unsigned(writer, track, begin_ns, op, parent) and len(trace) in (0, 16):
             return OpenItem(kind, writer, track, begin_ns, name, op, parent, trace)
         case _:
             raise WireError(f"opening batch: wanted open items of 8 values, got {row!r:.60}")
 
 
 def encode_end_mark(mark: EndMark) -> bytes:
-    return pack([[w.writer, w.first_index, w.next_index, w.dropped, [list(r) for r in w.overwritten]] for w in mark.writers])
+    return pack(
+        [[w.writer, w.first_index, w.next_index, w.dropped, [list(r) for r in w.overwritten]] for w in mark.writers]
+    )
 
 
 def decode_end_mark(body: bytes) -> EndMark:
@@ -289,7 +326,9 @@ def decode_end_mark(body: bytes) -> EndMark:
 
 def _writer_end(row: object) -> WriterEnd:
     match row:
-        case [writer, first, next_, dropped, list(ranges)] if _unsigned(writer, first, next_, dropped) and first <= next_:
+        case [int(writer), int(first), int(next_), int(dropped), list(ranges)] if (
+            _unsigned(writer, first, next_, dropped) and first <= next_
+        ):
             return WriterEnd(writer, first, next_, dropped, tuple(_ranges(ranges, first, next_)))
         case _:
             raise WireError(f"end mark: wanted writers [id, first, next, dropped, overwritten], got {row!r:.60}")

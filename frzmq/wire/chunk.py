@@ -109,7 +109,9 @@ class Layout:
     def chunk_offset(self, index: int) -> int:
         if index < self.small_chunks:
             return self.chunks_offset + index * SMALL_CHUNK_BYTES
-        return self.chunks_offset + self.small_chunks * SMALL_CHUNK_BYTES + (index - self.small_chunks) * LARGE_CHUNK_BYTES
+        return (
+            self.chunks_offset + self.small_chunks * SMALL_CHUNK_BYTES + (index - self.small_chunks) * LARGE_CHUNK_BYTES
+        )
 
     def chunk_bytes(self, index: int) -> int:
         return SMALL_CHUNK_BYTES if index < self.small_chunks else LARGE_CHUNK_BYTES
@@ -118,7 +120,9 @@ class Layout:
 def layout_for(size_bytes: int) -> Layout:
     """The layout of a buffer of ``size_bytes``: an eighth strings, at most a sixteenth open table, an eighth of the rest small chunks."""
     if not MIN_BUFFER_BYTES <= size_bytes <= MAX_BUFFER_BYTES or size_bytes % 4096:
-        raise ValueError(f"buffer: wanted a multiple of 4096 in {MIN_BUFFER_BYTES}..{MAX_BUFFER_BYTES} bytes, got {size_bytes}")
+        raise ValueError(
+            f"buffer: wanted a multiple of 4096 in {MIN_BUFFER_BYTES}..{MAX_BUFFER_BYTES} bytes, got {size_bytes}"
+        )
     strings_bytes = size_bytes // 8 // 4096 * 4096
     open_entries = min(MAX_OPEN_ENTRIES, size_bytes // 16 // OPEN_ENTRY_BYTES)
     pool_bytes = size_bytes - HEADER_BYTES - strings_bytes - open_entries * OPEN_ENTRY_BYTES
@@ -156,7 +160,11 @@ def decode_file_header(data: bytes, file_bytes: int) -> FileHeader:
     if magic != MAGIC or version != LAYOUT_VERSION:
         raise WireError(f"buffer file: wanted {MAGIC!r} version {LAYOUT_VERSION}, got {magic!r} version {version}")
     layout = Layout(size, strings_bytes, open_entries, small, large)
-    if size != file_bytes or not MIN_BUFFER_BYTES <= size <= MAX_BUFFER_BYTES or layout.chunk_offset(layout.chunk_count) > size:
+    if (
+        size != file_bytes
+        or not MIN_BUFFER_BYTES <= size <= MAX_BUFFER_BYTES
+        or layout.chunk_offset(layout.chunk_count) > size
+    ):
         raise WireError(f"buffer file: wanted areas inside the file's {file_bytes} bytes, got {layout}")
     return FileHeader(pid, uuid, incarnation, layout, mono, boot, wall)
 

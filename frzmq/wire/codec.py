@@ -9,7 +9,7 @@ import msgpack
 
 from frzmq.errors import WireError
 
-Scalar: TypeAlias = None | bool | int | float | str | bytes
+Scalar: TypeAlias = None | bool | int | float | str | bytes  # noqa: RUF036
 Value: TypeAlias = "Scalar | list[Value] | dict[str | int, Value]"
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -28,7 +28,7 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def _no_extensions(code: int, data: bytes) -> None:
+def _no_extensions(code: int, data: bytes) -> None:  # noqa: ARG001
     raise ValueError(f"an extension value (type {code}) is not allowed here")
 
 

@@ -41,7 +41,9 @@ def _field(check: _Check, default: Any) -> Any:
 
 
 def _unsigned(bits: int = 64, default: Any = _REQUIRED) -> Any:
-    return _field(_plain(f"an unsigned integer of {bits} bits", lambda v: type(v) is int and 0 <= v < 1 << bits), default)
+    return _field(
+        _plain(f"an unsigned integer of {bits} bits", lambda v: type(v) is int and 0 <= v < 1 << bits), default
+    )
 
 
 def _signed(default: Any = _REQUIRED) -> Any:
@@ -49,7 +51,9 @@ def _signed(default: Any = _REQUIRED) -> Any:
 
 
 def _text(most: int = 256, default: Any = _REQUIRED) -> Any:
-    return _field(_plain(f"a string of at most {most} characters", lambda v: type(v) is str and len(v) <= most), default)
+    return _field(
+        _plain(f"a string of at most {most} characters", lambda v: type(v) is str and len(v) <= most), default
+    )
 
 
 def _bytes(size: int, default: Any = _REQUIRED) -> Any:
@@ -69,7 +73,7 @@ def _nested(cls: type) -> Any:
 
 
 def _nested_check(cls: type) -> _Check:
-    return _Check(f"a map ({cls.__name__})", lambda value: _from_map(cls, value), lambda value: _to_map(value))
+    return _Check(f"a map ({cls.__name__})", lambda value: _from_map(cls, value), lambda value: _to_map(value))  # noqa: PLW0108
 
 
 def _many(check: _Check, most: int, default: Any = ()) -> Any:
@@ -340,7 +344,7 @@ class OkReply:
 @dataclass(frozen=True, slots=True)
 class StatusReply:
     id: int = _unsigned()
-    status: Status = _nested(Status)
+    status: Status = _nested(Status)  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +416,8 @@ _TYPE_OF: Final = {cls: name for name, cls in _NAMES.items()}
 
 def _to_map(message: Any) -> dict[str | int, Value]:
     return {
-        field.name: cast(_Check, field.metadata["check"]).encode(getattr(message, field.name)) for field in dataclasses.fields(message)
+        field.name: cast(_Check, field.metadata["check"]).encode(getattr(message, field.name))
+        for field in dataclasses.fields(message)
     }
 
 
@@ -426,7 +431,9 @@ def _from_map(cls: Any, value: Any) -> Any:
             try:
                 arguments[field.name] = check.decode(value[field.name])
             except ValueError:
-                raise WireError(f"{_TYPE_OF.get(cls, cls.__name__)}.{field.name}: wanted {check.wanted}, got {value[field.name]!r:.60}") from None
+                raise WireError(
+                    f"{_TYPE_OF.get(cls, cls.__name__)}.{field.name}: wanted {check.wanted}, got {value[field.name]!r:.60}"
+                ) from None
         elif field.default is dataclasses.MISSING:
             raise WireError(f"{_TYPE_OF.get(cls, cls.__name__)}.{field.name}: wanted {check.wanted}, got nothing")
     return cls(**arguments)

@@ -329,7 +329,7 @@ class RecorderModel(RuleBasedStateMachine):
 
     def _take(self, part: tuple[Header, bytes]) -> None:
         """One batch of any sender."""
-        h, body = part
+        h, body = part  # noqa: RUF059
         k = self.known.get(h.uuid)
         if k is None:
             return
@@ -642,7 +642,7 @@ class RecorderModel(RuleBasedStateMachine):
         part = k.parts.get(g, {})
         kinds = [h.type for h, _ in part.values()]
         batches = [h for h, _ in part.values() if h.type is RECORDS]
-        if how != "cut short" and how != "not asked" and (not part or k.goodbye or g < k.record_from):
+        if how != "cut short" and how != "not asked" and (not part or k.goodbye or g < k.record_from):  # noqa: PLR1714
             return
         header = Header(OPEN, k.uuid, k.incarnation, k.nonce, g, tseq, last_ns=self.now, base_ns=self.now)
         body, tail = b"", b""
@@ -849,6 +849,4 @@ def _plain(instruction: Any) -> Any:
 
 
 def test_recorder_any_history_is_the_oracles() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        RecorderModel, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(RecorderModel, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))

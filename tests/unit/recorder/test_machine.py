@@ -210,7 +210,7 @@ def test_machine_stopped_tracer_rejoins_three_times_an_hour() -> None:
         (stop,) = bench.give(FrameReceived(encode_batch(header) + b"tail"))
         waits.append(stop.message.rejoin_ns)  # type: ignore[union-attr]
         early = bench.give(LinkReceived(b"p", dataclasses.replace(hello, incarnation=incarnation + 1)))
-        assert early == [SendLink(b"p", stop.message)]  # type: ignore[union-attr]
+        assert early == [SendLink(b"p", stop.message)]  # type: ignore[union-attr, arg-type]
         bench.now += waits[-1]
     assert waits[:3] == [5 * S, 10 * S, 20 * S]
     assert all(sum(other - 3600 * S < at <= other for at in rejoins[1:]) <= 3 for other in rejoins)

@@ -51,7 +51,11 @@ def test_span_kept_over_two_buffers_interns_anew() -> None:
             frzmq.event(first)
             with kept:
                 pass
-            assert take(buffer) == [("event", first, None), ("span_begin", "kept", {"a": True}), ("span_end", "kept", None)]
+            assert take(buffer) == [
+                ("event", first, None),
+                ("span_begin", "kept", {"a": True}),
+                ("span_end", "kept", None),
+            ]
 
 
 def test_span_off_records_nothing_and_decorator_made_then_works_later() -> None:
@@ -67,7 +71,11 @@ def test_span_off_records_nothing_and_decorator_made_then_works_later() -> None:
     with recording() as buffer:
         assert double(n=3) == 6
         assert take(buffer) == [("span_begin", "made off", None), ("span_end", "made off", None)]
-    assert (double.__name__, double.__doc__, str(inspect.signature(double))) == ("double", "Twice.", "(n: 'int') -> 'int'")
+    assert (double.__name__, double.__doc__, str(inspect.signature(double))) == (
+        "double",
+        "Twice.",
+        "(n: 'int') -> 'int'",
+    )
 
 
 def test_span_generator_is_one_span_of_the_whole_iteration() -> None:
@@ -150,7 +158,7 @@ def test_operation_of_a_traceparent_continues_it() -> None:
         trace = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
         assert (begin[4], begin[5]) == (trace, 0xB7AD6B7169203331)
         assert extracted == ("extract", begin[2], trace, 0xB7AD6B7169203331)
-        assert sent == headers["traceparent"] == f"00-{trace.hex()}-{injected[3]:016x}-01"
+        assert sent == headers["traceparent"] == f"00-{bytes.hex(trace)}-{injected[3]:016x}-01"  # type: ignore[str-bytes-safe]
         with frzmq.operation("op", traceparent="00-bad"):
             pass
         assert take(buffer)[0][5] == 0
@@ -180,7 +188,7 @@ def test_context_of_two_tasks_says_whose_records_follow() -> None:
 
 
 def test_event_names_and_values_that_are_no_exact_builtins_become_their_types() -> None:
-    class Loud(str):
+    class Loud(str):  # noqa: SLOT000
         def __hash__(self) -> int:
             raise AssertionError
 
@@ -194,13 +202,23 @@ def test_event_names_and_values_that_are_no_exact_builtins_become_their_types() 
             raise AssertionError
 
     with recording() as buffer:
-        frzmq.event(Loud("x"), value=Loud("y"), number=Number(3), big=1 << 70, items=[1], password="p", data=b"d", nothing=None)
+        frzmq.event(
+            Loud("x"), value=Loud("y"), number=Number(3), big=1 << 70, items=[1], password="p", data=b"d", nothing=None
+        )
         frzmq.gauge("g", Number(1))
         assert take(buffer) == [
             (
                 "event",
                 "Loud",
-                {"value": "Loud", "number": "Number", "big": "int", "items": "list", "password": "[redacted]", "data": b"d", "nothing": None},
+                {
+                    "value": "Loud",
+                    "number": "Number",
+                    "big": "int",
+                    "items": "list",
+                    "password": "[redacted]",
+                    "data": b"d",
+                    "nothing": None,
+                },
             ),
             ("gauge", "g", "Number"),
         ]
@@ -227,8 +245,10 @@ def test_append_from_a_signal_handler_inside_of_one_is_dropped_and_counted() -> 
         assert (writer.dropped - before, take(buffer)) == (4, [])
 
 
-def test_signal_handler_that_raises_in_an_append_is_heard_and_the_writer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Alarm(Exception):
+def test_signal_handler_that_raises_in_an_append_is_heard_and_the_writer_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Alarm(Exception):  # noqa: N818
         pass
 
     def handler(*_: object) -> None:
