@@ -1,0 +1,1 @@
+"""Snapshots as people look at them: decoded, ordered, clocks aligned, merged over processes."""
