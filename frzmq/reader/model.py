@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from frzmq.snapshot.format import Ledger
+from frzmq.snapfile.format import Ledger
 from frzmq.wire.codec import Scalar, Value
 
 Attributes = Mapping[str, Scalar]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import IO
 
-from frzmq.snapshot.format import SnapshotHeader, StreamBody
+from frzmq.snapfile.format import SnapshotHeader, StreamBody
 
 
 def write_snapshot(file: IO[bytes], header: SnapshotHeader, streams: Iterable[StreamBody]) -> int:
