@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from frzmq.wire.ledger import Ledger
 from frzmq.wire.messages import Hello, Reply, Request, ToRecorder, ToTracer
 
 # --- what the ring holds
@@ -73,23 +74,6 @@ class SealedGeneration:
     @property
     def frame_bytes(self) -> int:
         return sum(map(len, self.frames))
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Counts of records; `Stream` says how they add up."""
-
-    recorded: int = 0
-    open: int = 0
-    held: int = 0
-    evicted: int = 0
-    overwritten: int = 0
-    missing: int = 0
-    late: int = 0
-    dropped: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    torn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

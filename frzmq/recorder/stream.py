@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from frzmq.errors import WireError
-from frzmq.recorder.events import Ledger, Seal, SealedGeneration
+from frzmq.recorder.events import Seal, SealedGeneration
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
 from frzmq.wire.batch import HEADER_SIZE, BatchType, EndMark, Header, WriterEnd, decode_end_mark, where
+from frzmq.wire.ledger import Ledger
 from frzmq.wire.messages import MAX_GAPS
 
 MAX_OPEN = 2

@@ -1,0 +1,123 @@
+"""Fields of dataclasses that travel as msgpack maps: each with what it accepts, so that decoding checks every value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from frzmq.errors import WireError
+from frzmq.wire.codec import Value
+
+REQUIRED: Final = dataclasses.MISSING
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    wanted: str
+    decode: Callable[[Any], Any]
+    """The checked value; raises ValueError."""
+    encode: Callable[[Any], Value]
+
+
+def _plain(wanted: str, ok: Callable[[Any], bool]) -> Check:
+    def decode(value: Any) -> Any:
+        if not ok(value):
+            raise ValueError
+        return value
+
+    return Check(wanted, decode, lambda value: cast(Value, value))
+
+
+def _field(check: Check, default: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def unsigned(bits: int = 64, default: Any = REQUIRED) -> Any:
+    return _field(
+        _plain(f"an unsigned integer of {bits} bits", lambda v: type(v) is int and 0 <= v < 1 << bits), default
+    )
+
+
+def signed(default: Any = REQUIRED) -> Any:
+    return _field(_plain("an integer of 64 bits", lambda v: type(v) is int and -(1 << 63) <= v < 1 << 63), default)
+
+
+def text(most: int = 256, default: Any = REQUIRED) -> Any:
+    return _field(
+        _plain(f"a string of at most {most} characters", lambda v: type(v) is str and len(v) <= most), default
+    )
+
+
+def fixed_bytes(size: int, default: Any = REQUIRED) -> Any:
+    return _field(_plain(f"{size} bytes", lambda v: type(v) is bytes and len(v) == size), default)
+
+
+def data_field(most: int, default: Any = REQUIRED) -> Any:
+    return _field(_plain(f"at most {most} bytes", lambda v: type(v) is bytes and len(v) <= most), default)
+
+
+def flag(default: Any = REQUIRED) -> Any:
+    return _field(_plain("true or false", lambda v: type(v) is bool), default)
+
+
+def nested(cls: type, default: Any = REQUIRED) -> Any:
+    return _field(nested_check(cls), default)
+
+
+def nested_check(cls: type) -> Check:
+    return Check(f"a map ({cls.__name__})", lambda value: from_map(cls, value, cls.__name__), to_map)
+
+
+def many(check: Check, most: int, default: Any = ()) -> Any:
+    def decode(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) > most:
+            raise ValueError
+        return tuple(map(check.decode, value))
+
+    lists = Check(f"a list of at most {most}: {check.wanted}", decode, lambda values: [check.encode(v) for v in values])
+    return _field(lists, default)
+
+
+def names(most: int = 1024) -> Any:
+    return many(_plain("a string", lambda v: type(v) is str and len(v) <= 256), most)
+
+
+def _is_range(value: Any) -> Any:
+    match value:
+        case [int(start), int(end)] if 0 <= start < end < 1 << 64:
+            return (start, end)
+        case _:
+            raise ValueError
+
+
+def ranges(most: int) -> Any:
+    return many(Check("a range [from, to)", _is_range, list), most)
+
+
+def to_map(value: Any) -> dict[str | int, Value]:
+    """The fields of a dataclass, each by its check."""
+    return {
+        field.name: cast(Check, field.metadata["check"]).encode(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+    }
+
+
+def from_map(cls: type[T], value: object, what: str) -> T:
+    """A ``cls`` out of a map. Raises WireError, which calls it ``what``; ValueError when it is no map at all."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: wanted a map, got {type(value).__name__}")
+    arguments = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # cls is a dataclass
+        check = cast(Check, field.metadata["check"])
+        if field.name in value:
+            try:
+                arguments[field.name] = check.decode(value[field.name])
+            except ValueError:
+                raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got {value[field.name]!r:.60}") from None
+        elif field.default is dataclasses.MISSING:
+            raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got nothing")
+    return cls(**arguments)
