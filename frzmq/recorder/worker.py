@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -101,6 +102,7 @@ class Worker:
         directory: str | None = None,
         parent_fd: int | None = None,
     ) -> None:
+        machine = machine_id()
         self._machine = RecorderMachine(
             config,
             os.urandom(16),
@@ -108,12 +110,12 @@ class Worker:
             time.monotonic_ns(),
             pid=os.getpid(),
             version=frzmq.__version__,
-            machine=machine_id(),
+            machine=machine,
         )
         self._sockets = sockets
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
-        self._spools = Spools(write_view, self._send_reply, self._wake)
+        self._spools = Spools(partial(write_view, machine=machine), self._send_reply, self._wake)
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
