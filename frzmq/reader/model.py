@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from frzmq.snapfile.format import Ledger
 from frzmq.wire.codec import Scalar, Value
+from frzmq.wire.ledger import Ledger
 
 Attributes = Mapping[str, Scalar]
 
@@ -22,7 +22,7 @@ class Record(NamedTuple):
     time_ns: int
     process: int
     writer: int
-    index: int
+    writer_index: int
     """The writer's index of it."""
     name: str
     """Of its kind: span_begin, log, ..."""
@@ -131,6 +131,8 @@ class Operation:
     attributes: Attributes = field(default_factory=dict)
     begin_held: bool = True
     """False: known from the open table or its end only, so that its attributes and remote parent are not."""
+    end_held: bool = True
+    """False: its end is not here. Without an ``end_ns`` it had not ended; with one, it was over by then at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class Span:
     """Where it ended."""
     begin_held: bool = True
     """False: known from the open table or its end only."""
+    end_held: bool = True
+    """False: its end is not here. Without an ``end_ns`` it had not ended; with one, it was over by then at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
