@@ -8,16 +8,18 @@ from frzmq.tracer.api import event, extract, gauge, inject, operation, span
 
 if TYPE_CHECKING:
     from frzmq.flight import FlightRecorder, flush, snapshot, start
+    from frzmq.reader.snapshot import open_snapshot
 
     __version__: str
 
 __all__ = [
-    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "operation", "snapshot", "span", "start",
+    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start",
 ]  # fmt: skip
 
 _LAZY = {
     "FlightRecorder": "frzmq.flight",
     "flush": "frzmq.flight",
+    "open_snapshot": "frzmq.reader.snapshot",
     "snapshot": "frzmq.flight",
     "start": "frzmq.flight",
 }
