@@ -146,6 +146,8 @@ class Builder:
         self._threads: list[_Thread] = []
         self._tracks: list[_Track] = []
         self._operations: list[_Operation] = []
+        self._begun: dict[int, _Operation] = {}
+        """By id, of all processes."""
         self._spans: list[_Span] = []
         self._events: list[Event] = []
         self._logs: list[Log] = []
@@ -189,9 +191,10 @@ class Builder:
             self._tracks.append(track)
         return track
 
-    def _operation(self, process: int, writer: int, track: _Track, id_: int) -> _Operation:
+    def _operation(self, process: int, writer: int, track: _Track, id_: int, *, own: bool = False) -> _Operation:
+        """The process's own, or (unless ``own``) the one of another process: a forked child goes on inside the operation of its parent."""
         operations = self._processes[process].operations
-        found = operations.get(id_)
+        found = operations.get(id_) or (None if own else self._begun.get(id_))
         if found is None:
             thread = self._thread(process, writer)
             found = operations[id_] = _Operation(len(self._operations), process, thread.number, track.number, id_)
@@ -223,7 +226,7 @@ class Builder:
             case "operation_begin":
                 self._begin_operation(record, track)
             case "operation_end":
-                ended = self._operation(record.process, record.writer, track, fields["op"])
+                ended = self._operation(record.process, record.writer, track, fields["op"], own=True)
                 ended.end_ns, ended.end_held, ended.over, ended.error = time_ns, True, False, fields["error"]
             case "event":
                 self._events.append(
@@ -325,7 +328,8 @@ class Builder:
 
     def _begin_operation(self, record: Record, track: _Track) -> None:
         fields: Any = record.fields
-        operation = self._operation(record.process, record.writer, track, fields["op"])
+        operation = self._operation(record.process, record.writer, track, fields["op"], own=True)
+        self._begun.setdefault(operation.id, operation)
         operation.name, operation.trace, operation.parent_id = fields["name"], fields["trace"], fields["parent"]
         operation.remote, operation.attributes = fields["remote"], fields["attributes"]
         operation.begin_ns, operation.begin_held = record.time_ns, True
@@ -371,7 +375,8 @@ class Builder:
         track = self._track(opened.process, item.writer, item.track)
         name = opened.strings.resolve(item.name)
         if item.kind == Kind.OPERATION_BEGIN:
-            operation = self._operation(opened.process, item.writer, track, item.op)
+            operation = self._operation(opened.process, item.writer, track, item.op, own=True)
+            self._begun.setdefault(operation.id, operation)
             if operation.begin_ns is None:
                 operation.name, operation.trace, operation.parent_id = name, item.trace, item.parent
                 operation.begin_ns = begin_ns
@@ -453,7 +458,7 @@ class Builder:
         )
 
     def _built_operation(self, o: _Operation) -> Operation:
-        parent = self._processes[o.process].operations.get(o.parent_id) if o.parent_id else None
+        parent = self._processes[o.process].operations.get(o.parent_id) or self._begun.get(o.parent_id)
         return Operation(
             number=o.number,
             process=o.process,

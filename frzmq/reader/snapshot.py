@@ -40,18 +40,18 @@ class Snapshot:
     """
 
     def __init__(self, file: SnapshotFile, *, align: bool = True) -> None:
-        self._file = file
+        self.file = file
         self._problems: dict[str, None] = dict.fromkeys(file.problems)
         self.header: SnapshotHeader = file.header
         self.clocks: tuple[Clock, ...] = self._aligned(align)
 
     @property
     def path(self) -> str:
-        return self._file.path
+        return self.file.path
 
     @property
     def size_bytes(self) -> int:
-        return self._file.size_bytes
+        return self.file.size_bytes
 
     # --- all records
 
@@ -153,7 +153,7 @@ class Snapshot:
         return tuple(self._problems)
 
     def close(self) -> None:
-        self._file.close()
+        self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +170,7 @@ class Snapshot:
             self._problems[problem] = None
 
     def _readers(self, clocks: tuple[Clock, ...]) -> list[StreamReader]:
-        return [StreamReader(self._file, n, clock.offset_ns, self._note) for n, clock in enumerate(clocks)]
+        return [StreamReader(self.file, n, clock.offset_ns, self._note) for n, clock in enumerate(clocks)]
 
     def _aligned(self, align: bool) -> tuple[Clock, ...]:
         measured = [clock_of(stream, self.header, align=align) for stream in self.header.streams]

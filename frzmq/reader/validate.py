@@ -1,0 +1,211 @@
+"""Does a snapshot hold what it says? The one check of `frzmq validate` and of every kind of test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+from frzmq.reader.decode import DecodedGeneration, RecordDecoder, Strings, decode_generation
+from frzmq.reader.snapshot import Snapshot
+from frzmq.snapfile.format import GenerationInfo, StreamHeader
+from frzmq.wire.batch import Batch, WriterEnd
+from frzmq.wire.kinds import KINDS
+
+MAX_FINDINGS = 1000
+
+
+class Level(Enum):
+    ERROR = "error"
+    """The snapshot contradicts itself, or cannot be read: a bug of somebody, or damage."""
+    WARNING = "warning"
+    """Something is lost, and it is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    code: str
+    """What kind of thing: file, generation, batch, record, index, time, string, ledger, order, span or flow."""
+    message: str
+    process: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.level.value}: {self.code}: {self.message}"
+
+
+def validate(snapshot: Snapshot) -> list[Finding]:
+    """Everything that is wrong with it, the first MAX_FINDINGS; an empty list for a whole snapshot that lost nothing."""
+    findings = []
+    for finding in _findings(snapshot):
+        findings.append(finding)
+        if len(findings) == MAX_FINDINGS:
+            break
+    return findings
+
+
+def _findings(snapshot: Snapshot) -> Iterator[Finding]:
+    for number, stream in enumerate(snapshot.header.streams):
+        yield from _Stream(snapshot, number, stream).findings()
+    yield from _order(snapshot)
+    if snapshot.unmatched_ends:
+        yield _error("span", f"{snapshot.unmatched_ends} ends without a begin, and nothing that is known to be lost")
+    yield from _flows(snapshot)
+    for gap in snapshot.gaps:
+        if gap.cause != "damaged":
+            count = "an unknown number of" if gap.count is None else str(gap.count)
+            who = snapshot.processes[gap.process].name
+            yield Finding(
+                Level.WARNING,
+                "generation",
+                f"{who} generation {gap.generation}: {count} records {gap.cause}",
+                gap.process,
+            )
+    for problem in snapshot.problems:
+        yield _error("file", problem)
+    for name in snapshot.header.missing:
+        yield Finding(Level.WARNING, "file", f"the last moments of {name} are not in it: it did not answer in time")
+
+
+def _error(code: str, message: str, process: int | None = None) -> Finding:
+    return Finding(Level.ERROR, code, message, process)
+
+
+class _Stream:
+    """One stream's sections against its header, and against each other."""
+
+    def __init__(self, snapshot: Snapshot, number: int, header: StreamHeader) -> None:
+        self._file = snapshot.file
+        self._number = number
+        self._header = header
+        self._name = f"{header.service}[{header.pid}]"
+        self._strings = Strings()
+        self._last_ns: dict[int, int] = {}
+        self._next_index: dict[int, int] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        for section in self._file.strings(self._number):
+            self._strings.add(self._file.body(section).data)
+        sections = self._file.generations(self._number)
+        for before, after in pairwise(sections):
+            if before.info is not None and after.info is not None and before.info.generation >= after.info.generation:
+                yield self._error("generation", f"generation {after.info.generation} is in it twice")
+        whole = True
+        held = 0
+        for section in sections:
+            body = self._file.body(section)
+            whole = whole and not body.problem
+            if section.info is not None and not body.problem:
+                held += section.info.records
+                decoded = decode_generation(
+                    body.data, section.info.end_mark, sealed_by_mark=section.info.seal == "end mark"
+                )
+                yield from self._generation(section.info, decoded)
+        if self._strings.unknown:
+            yield self._error("string", f"{self._strings.unknown} references to strings that are not in its table")
+        ledger = self._header.ledger
+        if not ledger.balanced:
+            yield self._error(
+                "ledger", f"recorded is not open + held + evicted + late + overwritten + missing: {ledger}"
+            )
+        if held > ledger.held:
+            yield self._error("ledger", f"its ledger says {ledger.held} records held, the generations have {held}")
+
+    def _error(self, code: str, message: str) -> Finding:
+        return _error(code, f"{self._name}: {message}", self._number)
+
+    def _generation(self, info: GenerationInfo, decoded: DecodedGeneration) -> Iterator[Finding]:
+        where = f"generation {info.generation}"
+        for problem in decoded.problems:
+            yield self._error("batch", f"{where}: {problem}")
+        if decoded.opening is None and info.complete:
+            yield self._error("generation", f"{where}: complete, it says, but it does not open")
+        batches = [batch for of_writer in decoded.writers.values() for batch in of_writer]
+        for batch in batches:
+            header = batch.header
+            if header.uuid != self._header.uuid or header.generation != info.generation:
+                yield self._error("batch", f"{where}: {batch.where()} does not belong here")
+        records = sum(batch.header.count for batch in batches)
+        if (records, len(batches)) != (info.records, info.batches):
+            yield self._error(
+                "generation",
+                f"{where}: {info.records} records in {info.batches} batches, it says, but there are {records} in {len(batches)}",
+            )
+        rows = {row.writer: row for row in decoded.rows or ()}
+        for writer in decoded.writers.keys() | rows.keys():
+            of_writer = decoded.writers.get(writer, [])
+            yield from self._indices(where, info, writer, of_writer, rows.get(writer))
+            yield from self._records(where, decoded, of_writer)
+        for spec in decoded.kinds.values():
+            known = KINDS.get(spec.kind)
+            if known is not None and known.name != spec.name:
+                yield self._error(
+                    "record", f"{where}: kind {spec.kind} is {spec.name!r} here, and {known.name!r} elsewhere"
+                )
+
+    def _indices(
+        self, where: str, info: GenerationInfo, writer: int, batches: list[Batch], row: WriterEnd | None
+    ) -> Iterator[Finding]:
+        held = 0
+        at = self._next_index.get(writer, 0)
+        for batch in batches:
+            first, end = batch.header.first_index, batch.header.first_index + batch.header.count
+            if first < at:
+                yield self._error("index", f"{where}: writer {writer}: wanted index {at} or above, got {first}")
+            if row is not None and (first < row.first_index or end > row.next_index):
+                yield self._error(
+                    "index",
+                    f"{where}: writer {writer}: records {first}..{end} are outside of {row.first_index}..{row.next_index}, of its end mark",
+                )
+            held += batch.header.count
+            at = max(at, end)
+        if row is not None:
+            at = max(at, row.next_index)
+            overwritten = sum(end - start for start, end in row.overwritten)
+            if info.complete and not info.lost and held + overwritten != row.next_index - row.first_index:
+                yield self._error(
+                    "index",
+                    f"{where}: writer {writer}: wanted {row.next_index - row.first_index} records, got {held} and {overwritten} overwritten",
+                )
+        self._next_index[writer] = at
+
+    def _records(self, where: str, decoded: DecodedGeneration, batches: list[Batch]) -> Iterator[Finding]:
+        problems: list[Finding] = []
+
+        def problem(batch: Batch, index: int, reason: str) -> None:
+            problems.append(self._error("record", f"{where}: writer {batch.header.writer} record {index}: {reason}"))
+
+        decoder = RecordDecoder(self._strings)
+        for batch in batches:
+            header = batch.header
+            if header.base_ns < self._last_ns.get(header.writer, 0):
+                problem(batch, header.first_index, "time: it begins before the batch before it ends")
+            last_ns = header.base_ns
+            count = 0
+            for raw in decoder.records([batch], decoded.kinds, problem):
+                last_ns = raw.time_ns
+                count += 1
+            if count == header.count and last_ns != header.last_ns:
+                problem(batch, header.first_index, f"time: wanted the last at {header.last_ns}, got {last_ns}")
+            self._last_ns[header.writer] = max(last_ns, self._last_ns.get(header.writer, 0))
+        yield from problems
+
+
+def _order(snapshot: Snapshot) -> Iterator[Finding]:
+    before_ns = 0
+    wrong = 0
+    for record in snapshot:
+        wrong += record.time_ns < before_ns
+        before_ns = max(before_ns, record.time_ns)
+    if wrong:
+        yield _error("order", f"{wrong} records come after later ones")
+
+
+def _flows(snapshot: Snapshot) -> Iterator[Finding]:
+    for flow in snapshot.flows:
+        clocks = snapshot.clocks[flow.from_process], snapshot.clocks[flow.to_process]
+        slack_ns = sum(clock.error_ns or 0 for clock in clocks)
+        unknown = any(clock.error_ns is None for clock in clocks)
+        if flow.to_ns + slack_ns < flow.from_ns and not unknown:
+            yield _error("flow", f"trace {flow.trace}: an extract {flow.from_ns - flow.to_ns} ns before its inject")
