@@ -355,6 +355,7 @@ class Builder:
         for item in sorted(opened.opening.open, key=lambda item: item.begin_ns):
             listed.add(self._open_item(opened, item, item.begin_ns + offset_ns))
         if opened.opening.open_omitted:
+            process.whole = False
             return
         over_ns = opened.time_ns - SLACK_NS
         for track in process.tracks.values():

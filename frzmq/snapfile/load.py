@@ -7,6 +7,7 @@ one's head, whose checksum proves it. Bodies are read when they are asked for, s
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -73,15 +74,17 @@ class SnapshotFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._file = open(self.path, "rb")  # noqa: SIM115  # closed by close
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        # people open a snapshot at a prompt and look: what they forget to close is closed without a warning
+        self._close = weakref.finalize(self, os.close, self._fd)
         try:
-            self.size_bytes = os.fstat(self._file.fileno()).st_size
+            self.size_bytes = os.fstat(self._fd).st_size
             self.problems: list[str] = []
             """What of the file is gone or damaged, without its sections' bodies."""
             self.header, start = self._read_header()
             self.sections: tuple[Section, ...] = tuple(self._find_sections(start))
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     # --- what it holds
@@ -107,7 +110,7 @@ class SnapshotFile:
         return Body(body)
 
     def close(self) -> None:
-        self._file.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +125,7 @@ class SnapshotFile:
     def _read(self, offset: int, size_bytes: int) -> bytes:
         size_bytes = max(0, min(size_bytes, self.size_bytes - offset))
         parts = []
-        while size_bytes > 0 and (data := os.pread(self._file.fileno(), size_bytes, offset)):
+        while size_bytes > 0 and (data := os.pread(self._fd, size_bytes, offset)):
             parts.append(data)
             offset += len(data)
             size_bytes -= len(data)
