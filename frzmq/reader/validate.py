@@ -27,7 +27,7 @@ class Level(Enum):
 class Finding:
     level: Level
     code: str
-    """What kind of thing: file, generation, batch, record, index, time, string, ledger, order, span or flow."""
+    """What kind of thing: file, generation, batch, record, index, string, ledger, order, span or flow."""
     message: str
     process: int | None = None
 
