@@ -42,7 +42,7 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
-from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, horizon_ns, status_bytes
+from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
     Ack,
@@ -539,13 +539,18 @@ class RecorderMachine:
             )
 
     def _horizon_ns(self) -> int:
-        return max((horizon_ns(self._ring.kept(number)) for number in self._tracers), default=0)
+        return whole_horizon_ns((tracer, self._ring.kept(tracer.number)) for tracer in self._tracers.values())
 
     def view(self, now_ns: int, last_ns: int) -> RingView:
         """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all."""
-        from_ns = now_ns - last_ns if last_ns else None
-        streams = tuple(t.view(self._ring.kept(t.number), from_ns) for t in self._tracers.values())
-        return RingView(streams, self._config.min_age_ns, self._config.max_bytes, self._horizon_ns())
+        from_ns = now_ns - last_ns if last_ns else 0
+        parts = []
+        for tracer in self._tracers.values():
+            kept = self._ring.kept(tracer.number)
+            parts.append((tracer, tuple(k for k in kept if k.end_ns >= from_ns)))
+        streams = tuple(tracer.view(kept) for tracer, kept in parts)
+        horizon_ns = max(whole_horizon_ns(parts), from_ns if any(s.sealed for s in streams) else 0)
+        return RingView(streams, self._config.min_age_ns, self._config.max_bytes, horizon_ns)
 
     # --- for the control side
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from frzmq.recorder.events import SealedGeneration, State, StreamView
@@ -59,15 +60,14 @@ class Tracer:
         begin_ns = min(generation.first_ns + self.offset_ns, now_ns)
         return Kept(generation, begin_ns, max(begin_ns, min(generation.last_ns + self.offset_ns, now_ns)))
 
-    def view(self, kept: tuple[Kept, ...], from_ns: int | None) -> StreamView:
-        """``from_ns``: only generations that reach beyond it."""
+    def view(self, kept: tuple[Kept, ...]) -> StreamView:
         return StreamView(
             hello=self.hello,
             joined_ns=self.joined_ns,
             state=self.state,
             error=self.error,
             strings=tuple(self.stream.strings),
-            sealed=tuple(k.generation for k in kept if from_ns is None or k.end_ns >= from_ns),
+            sealed=tuple(k.generation for k in kept),
             ledger=self.stream.ledger(),
             offset_ns=self.offset_ns,
             rtt_ns=self.heartbeat.rtt_ns,
@@ -115,6 +115,20 @@ def horizon_ns(kept: tuple[Kept, ...]) -> int:
             return horizon or max(k.end_ns, 1)
         horizon = max(k.begin_ns, 1)
     return horizon
+
+
+def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
+    """From when on all streams together are complete. One of which nothing is gone yet was complete from its begin: before it there was nothing of it to lose.
+    0: nothing is held."""
+    limits, begins = [], []
+    for tracer, kept in parts:
+        if not kept:
+            continue
+        ledger = tracer.stream.ledger()
+        begins.append(max(kept[0].begin_ns, 1))
+        if ledger.recorded > ledger.held + ledger.open or not all(k.generation.complete for k in kept):
+            limits.append(horizon_ns(kept))
+    return max(limits, default=min(begins, default=0))
 
 
 def status_bytes(status: TracerStatus) -> int:

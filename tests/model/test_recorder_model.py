@@ -94,6 +94,8 @@ class Tracer:
         self.sent: dict[int, tuple[Header, bytes]] = {}
         self.nonce = 0
         self.open = False
+        self.ended = False
+        """It said goodbye: nothing more comes before another hello."""
 
     def hello(self) -> Hello:
         return Hello(self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True)
@@ -487,6 +489,7 @@ class RecorderModel(RuleBasedStateMachine):
         if k is None or not _seldom(data):
             return
         tracer.peer = k.peer = tracer.peer + b"'"
+        tracer.ended = False
         if k.state == "stopped":
             self._say(k, Stop(k.error, max(k.rejoin_at - self.now, 1)))
         else:
@@ -525,7 +528,7 @@ class RecorderModel(RuleBasedStateMachine):
         self.give(LinkReceived(b"other", hello))
 
     def _cut(self, tracer: Tracer) -> None:
-        if tracer.told <= tracer.generation:
+        if tracer.told <= tracer.generation or tracer.ended:
             return
         rows = [
             (w, tracer.first.get(w, n), n, tuple(tracer.overwritten.get(w, ())))
@@ -572,7 +575,7 @@ class RecorderModel(RuleBasedStateMachine):
         tracer = self._pick(data)
         if _seldom(data) and tracer.uuid in self.known:
             tracer.make(GOODBYE, self.now)
-            tracer.open = False
+            tracer.open, tracer.ended = False, True
             self._deliver(tracer, tracer.pipe[:])
 
     @rule(data=st.data(), joined=st.integers(1, 6))
