@@ -1,9 +1,13 @@
-"""The flight recorder for Python services. ``import frzmq`` starts nothing."""
+"""The flight recorder for Python services.
+
+``import frzmq`` starts nothing: where ``FRZMQ_RECORDER`` is in the environment, the first record does.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from frzmq.tracer import autostart as _autostart
 from frzmq.tracer.api import event, extract, gauge, inject, operation, span
 
 if TYPE_CHECKING:
@@ -45,3 +49,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_autostart.arm()

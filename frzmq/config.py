@@ -13,6 +13,7 @@ variable               meaning                                                `T
 ``FRZMQ_MAX_BYTES``    how much to keep, such as ``64M``                      ``max_bytes``
 ``FRZMQ_REDACT``       more words that make an attribute secret: ``iban,tin`` ``redact``
 ``FRZMQ_LOGGING``      0: do not record logging                               ``logging``
+``FRZMQ_EXCEPTIONS``   0: do not record uncaught exceptions                   ``exceptions``
 =====================  =====================================================  =======================
 
 An empty variable is one that is not set. All of them are ignored in a process whose real and effective users differ.
@@ -103,7 +104,7 @@ class TracerConfig:
             _check_text(f"{where}.redact", word, MAX_NAME_CHARS)
         if type(self.min_age_s) not in (int, float) or not 0 <= self.min_age_s * _S < 1 << 63:
             raise ConfigError(f"{where}.min_age_s: wanted seconds, 0 or more, got {self.min_age_s!r:.80}")
-        _check_int(f"{where}.max_bytes", self.max_bytes, 1)
+        _check_int(f"{where}.max_bytes", self.max_bytes, 0)
 
     def replace(self, **changes: Any) -> TracerConfig:
         """A copy with other values, checked again."""
@@ -123,9 +124,10 @@ class TracerConfig:
             buffer_bytes=read.buffer_bytes("FRZMQ_BUFFER_BYTES", defaults.buffer_bytes),
             buffer_kind=read.buffer_kind("FRZMQ_BUFFER", defaults.buffer_kind),
             logging=read.flag("FRZMQ_LOGGING", default=defaults.logging),
+            exceptions=read.flag("FRZMQ_EXCEPTIONS", default=defaults.exceptions),
             redact=read.words("FRZMQ_REDACT"),
             min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
-            max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes),
+            max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes, least=0),
         )
 
 
@@ -136,6 +138,7 @@ class RecorderConfig:
     min_age_ns: int = 60 * _S
     """Kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins."""
     max_bytes: int = 64 << 20
+    """0 keeps one generation of each tracer."""
     max_generation_bytes: int = 0
     """An open generation that grows past it is ended early; 0 becomes an eighth of ``max_bytes``, 256 KiB at the least."""
     advance_every_ns: int = _S
@@ -155,7 +158,7 @@ class RecorderConfig:
     def __post_init__(self) -> None:
         where = type(self).__name__
         _check_int(f"{where}.min_age_ns", self.min_age_ns, 0)
-        _check_int(f"{where}.max_bytes", self.max_bytes, 1)
+        _check_int(f"{where}.max_bytes", self.max_bytes, 0)
         _check_int(f"{where}.max_generation_bytes", self.max_generation_bytes, 0)
         if self.max_generation_bytes == 0:
             object.__setattr__(self, "max_generation_bytes", max(self.max_bytes // 8, MIN_GENERATION_BYTES))

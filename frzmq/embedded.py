@@ -104,6 +104,11 @@ class EmbeddedRecorder:
             return str(error)
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:400]
 
+    @property
+    def mine(self) -> bool:
+        """This process started it, and is not a fork of the one that did."""
+        return os.getpid() == self._owner_pid
+
     def forget(self) -> None:
         """In a forked child: the recorder is the parent's, and must not live on because a child holds its pipe."""
         for name in ("_stdin", "_stdout"):
@@ -113,7 +118,7 @@ class EmbeddedRecorder:
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
         """Lets it finish and go. True when it went by itself in time; else it is killed."""
-        if os.getpid() != self._owner_pid:
+        if not self.mine:
             self.forget()
             return True
         stdin = self.__dict__.pop("_stdin", -1)

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Final, Self
 
 from frzmq.config import RecorderConfig, TracerConfig
 from frzmq.embedded import EmbeddedRecorder
 from frzmq.errors import ControlCode, ControlError, FrzmqError, SnapshotActiveError, SnapshotWriteError, StateError
-from frzmq.tracer import runtime
+from frzmq.tracer import autostart, runtime
 
-if TYPE_CHECKING:
-    from frzmq.control.client import ControlClient
-
-_INHERITED = ("FRZMQ_RECORDER", "FRZMQ_SERVICE", "FRZMQ_REDACT")
+JOIN_S: Final = 2.0
+"""For this process to be known to a recorder that runs."""
+SHIP_S: Final = 5.0
+"""For the rest, when asked to stop."""
+SNAPSHOT_S: Final = 60.0
+"""`FlightRecorder.stop` waits no longer for a snapshot that is being written."""
 
 
 class FlightRecorder:
     """Keeps the last seconds of this process and of its children, to be written out when something goes wrong.
 
-    ``min_age``: seconds that are kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins. ``recorder``: the address of a running
-    recorder to join (``ipc:///directory`` or ``tcp://host:port``); without one, and without ``FRZMQ_RECORDER`` in the environment,
-    it starts an embedded recorder. The other arguments are those of `TracerConfig`.
+    ``min_age``: seconds that are kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins; None, both: ``FRZMQ_MIN_AGE`` and ``FRZMQ_MAX_BYTES``, else
+    60 s and 64 MiB; 0 keeps one generation of each process. ``recorder``: the address of a running recorder to join (``ipc:///directory`` or
+    ``tcp://host:port``); without one, and without ``FRZMQ_RECORDER`` in the environment, it starts an embedded recorder. The other arguments are those
+    of `TracerConfig`.
 
     While it is on, children find the recorder by ``FRZMQ_RECORDER`` in their environment. A program has one at a time.
     """
 
     def __init__(
         self,
-        min_age: float = 60.0,
-        max_bytes: int = 64 << 20,
+        min_age: float | None = None,
+        max_bytes: int | None = None,
         *,
         service: str | None = None,
         recorder: str | None = None,
         **options: Any,
     ) -> None:
-        environment = TracerConfig.from_env(os.environ)
-        changes: dict[str, Any] = {"min_age_s": min_age, "max_bytes": max_bytes, **options}
-        if service is not None:
-            changes["service"] = service
-        if recorder is not None:
-            changes["recorder"] = recorder
-        self._tracer = environment.replace(**changes)
-        self._recorder = RecorderConfig(min_age_ns=round(min_age * 1e9), max_bytes=max_bytes, mode="embedded")
+        given = {"min_age_s": min_age, "max_bytes": max_bytes, "service": service, "recorder": recorder}
+        changes = {name: value for name, value in given.items() if value is not None}
+        self._tracer = TracerConfig.from_env(os.environ).replace(**changes, **options)
+        self._recorder = RecorderConfig(
+            min_age_ns=round(self._tracer.min_age_s * 1e9), max_bytes=self._tracer.max_bytes, mode="embedded"
+        )
         self._lock = threading.Lock()
         self._embedded: EmbeddedRecorder | None = None
         self._address: str | None = None
         self._environ: dict[str, str | None] = {}
+        self._writing = 0
+        self._written = threading.Condition(self._lock)
 
     @property
     def enabled(self) -> bool:
@@ -59,11 +62,11 @@ class FlightRecorder:
 
     @property
     def address(self) -> str | None:
-        """Of the recorder that is used, while on."""
+        """Of the recorder that is used, while on; "" when frzmq is disabled."""
         return self._address
 
     def start(self) -> None:
-        """Begins to record. Raises StateError when this or another FlightRecorder of the process is on already."""
+        """Begins to record. Raises StateError: this or another FlightRecorder of the process is on already, or the embedded recorder does not start."""
         global _current
         with self._lock, _current_lock:
             if self._address is not None or _current is not None:
@@ -83,6 +86,9 @@ class FlightRecorder:
             except BaseException:
                 self._close_embedded()
                 raise
+            if self._embedded is not None:
+                # it serves: from here on every snapshot knows of this process
+                runtime.flush(JOIN_S)
             self._address = address
             self._share_environment(address)
             _current = self
@@ -92,48 +98,40 @@ class FlightRecorder:
         recording before, if any. Raises StateError when off."""
         global _current
         with self._lock, _current_lock:
-            if self._address is None:
+            address = self._address
+            if address is None:
                 raise StateError("stop: wanted a flight recorder that is on, got one that is off")
-            _current = None
+            if _current is self:
+                _current = None
             self._address = None
+            self._written.wait_for(lambda: self._writing == 0, SNAPSHOT_S)
             self._restore_environment()
             if not self._tracer.enabled:
                 return None
-            error = runtime.stop()
+            stopped = runtime.stop(SHIP_S)
+            error = self._first_error(address) or stopped
             self._close_embedded()
             return StateError(error) if error else None
 
     def flush(self, timeout: float = 5.0) -> bool:
         """When it returns True, everything that this process recorded before is in the ring. False: not within ``timeout`` seconds."""
         self._need_on("flush")
-        return not self._tracer.enabled or runtime.flush(timeout)
+        return runtime.flush(timeout)
 
     def write_to(self, file: BinaryIO, *, reason: str = "", last: float = 0.0) -> int:
         """Writes a snapshot of all processes (``last``: of the last so many seconds only) and returns its size in bytes.
 
-        Raises StateError when off, SnapshotActiveError while another one is being made, SnapshotWriteError when ``file`` fails.
+        Raises StateError when off, SnapshotActiveError while another one is being made, SnapshotWriteError when ``file`` fails, ControlError.
         """
-        self._need_on("write_to")
-        written = 0
-
-        def write(data: bytes) -> None:
-            nonlocal written
-            try:
-                file.write(data)
-            except Exception as error:
-                raise SnapshotWriteError(
-                    f"write_to: the file failed after {written} bytes: {error}", written
-                ) from error
-            written += len(data)
-
-        with self._client() as client:
-            try:
-                client.snapshot(write, reason=reason, last_ns=round(last * 1e9))
-            except ControlError as error:
-                if error.code is ControlCode.SNAPSHOT_ACTIVE:
-                    raise SnapshotActiveError(str(error)) from None
-                raise
-        return written
+        with self._lock:
+            address = self._need_on("write_to")
+            self._writing += 1
+        try:
+            return _write_snapshot(address, _Counted(file), reason, last)
+        finally:
+            with self._lock:
+                self._writing -= 1
+                self._written.notify_all()
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,16 +143,23 @@ class FlightRecorder:
         if self.enabled:
             self.stop()
 
-    def _need_on(self, what: str) -> None:
+    def _need_on(self, what: str) -> str:
         if self._address is None:
             raise StateError(f"{what}: wanted a flight recorder that is on, got one that is off")
+        return self._address
 
-    def _client(self) -> ControlClient:
+    def _first_error(self, address: str) -> str:
+        """What the embedded recorder says at its end."""
+        if self._embedded is None or not self._embedded.mine:
+            return ""
         from frzmq.control.client import ControlClient
 
-        if not self._address:
-            raise StateError("wanted a recorder, got none: frzmq is disabled by FRZMQ_DISABLE")
-        return ControlClient(self._address)
+        try:
+            with ControlClient(address) as client:
+                client.stop()
+        except ControlError as error:
+            return str(error) if error.code is ControlCode.RECORDING else ""
+        return ""
 
     def _close_embedded(self) -> None:
         if self._embedded is not None:
@@ -167,10 +172,10 @@ class FlightRecorder:
             "FRZMQ_SERVICE": self._tracer.service,
             "FRZMQ_REDACT": ",".join(self._tracer.redact),
         }
-        for name in _INHERITED:
+        for name, value in values.items():
             self._environ[name] = os.environ.get(name)
-            if values[name]:
-                os.environ[name] = values[name]
+            if value:
+                os.environ[name] = value
 
     def _restore_environment(self) -> None:
         for name, value in self._environ.items():
@@ -179,6 +184,52 @@ class FlightRecorder:
             else:
                 os.environ[name] = value
         self._environ = {}
+
+    def _after_fork_in_child(self) -> None:
+        """The recorder stays the parent's; this process goes on recording into it."""
+        self._lock = threading.Lock()  # the lock's holder does not exist here
+        self._written = threading.Condition(self._lock)
+        self._writing = 0
+        if self._embedded is not None:
+            self._embedded.forget()
+
+
+class _Counted:
+    """The destination of a snapshot, what it has taken so far, and its own error told from all others."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.written_bytes = 0
+
+    def __call__(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                taken = self._file.write(rest)
+            except Exception as error:
+                raise SnapshotWriteError(
+                    f"write_to: the file failed after {self.written_bytes} bytes: {error}", self.written_bytes
+                ) from error
+            taken = len(rest) if taken is None else taken
+            self.written_bytes += taken
+            rest = rest[taken:]
+
+
+def _write_snapshot(address: str, write: Callable[[bytes], object], reason: str, last_s: float) -> int:
+    """Asks the recorder at ``address``; returns the size in bytes."""
+    from frzmq.control.client import ControlClient
+
+    if not address:
+        raise StateError("snapshot: wanted a recorder, got none: frzmq is disabled by FRZMQ_DISABLE")
+    # a snapshot waits for the processes that the recorder knows of: now it knows of this one
+    runtime.flush(JOIN_S)
+    try:
+        with ControlClient(address) as client:
+            return client.snapshot(write, reason=reason, last_ns=round(last_s * 1e9)).size_bytes
+    except ControlError as error:
+        if error.code is ControlCode.SNAPSHOT_ACTIVE:
+            raise SnapshotActiveError(str(error)) from None
+        raise
 
 
 _current: FlightRecorder | None = None
@@ -200,39 +251,25 @@ def flush(timeout: float = 5.0) -> bool:
 def snapshot(path: str | os.PathLike[str], *, reason: str = "", last: float = 0.0, overwrite: bool = False) -> int:
     """Writes a snapshot of all processes of this one's recorder to ``path`` (mode 0600) and returns its size in bytes.
 
-    Raises StateError when this process does not record, FileExistsError, ControlError.
+    Raises StateError when this process does not record, SnapshotActiveError, FileExistsError, OSError, ControlError.
     """
-    from frzmq.control.client import ControlClient
+    from frzmq.snapfile.writer import atomic_file
 
+    autostart.begin()
     address = runtime.address()
     if address is None:
         raise StateError("snapshot: wanted a process that records, got one that is off")
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with (
-            open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
-            ControlClient(address) as client,
-        ):
-            size_bytes = client.snapshot(file, reason=reason, last_ns=round(last * 1e9)).size_bytes
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)
-        return size_bytes
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with atomic_file(path, overwrite=overwrite) as file:
+        return _write_snapshot(address, file.write, reason, last)
 
 
 def _after_fork_in_child() -> None:
-    """The recorder stays the parent's; this process goes on recording into it by `runtime`."""
-    global _current_lock
+    global _current, _current_lock
     _current_lock = threading.Lock()
-    if _current is not None:
-        _current._lock = threading.Lock()  # the lock's holder does not exist here
-        if _current._embedded is not None:
-            _current._embedded.forget()
+    # the child may start one of its own, with another service's name
+    current, _current = _current, None
+    if current is not None:
+        current._after_fork_in_child()
 
 
 def _at_exit() -> None:
@@ -240,13 +277,5 @@ def _at_exit() -> None:
         _current.stop()
 
 
-def _register() -> None:
-    import atexit
-
-    register_at_fork: Callable[..., None] | None = getattr(os, "register_at_fork", None)
-    if register_at_fork is not None:
-        register_at_fork(after_in_child=_after_fork_in_child)
-    atexit.register(_at_exit)
-
-
-_register()
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

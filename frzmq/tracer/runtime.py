@@ -66,6 +66,8 @@ class _Runtime:
         self.error = ""
         """Why the recording ended, when it was not asked to."""
         self.forked = False
+        self.automatic = False
+        """It records because the environment says so, or as the child of a process that does: an explicit start may take its place."""
         self.beginning = False
         self.ended = False
 
@@ -206,7 +208,7 @@ class _Runtime:
 
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()
-        self.forked = True
+        self.forked = self.automatic = True
         self.beginning = False
         self.error = ""
         self.discard()
@@ -220,16 +222,17 @@ _runtime = _Runtime()
 # --- what the package calls
 
 
-def configure(config: TracerConfig) -> None:
+def configure(config: TracerConfig, *, automatic: bool = False) -> None:
     """From the next record on this process records to ``config.recorder``; without one, or disabled, it does not. Nothing is started yet.
 
-    Raises StateError when it records already.
+    ``automatic``: a later `start` may take its place. Raises StateError when it records already.
     """
     with _runtime.locked():
         if _runtime.agent is not None:
             raise StateError("configure: wanted a process that does not record yet, got one that does")
         usable = config.enabled and config.recorder is not None
         _runtime.configure(config if usable else None)
+        _runtime.automatic = automatic
         if usable:
             _runtime.arm()
 
@@ -238,6 +241,8 @@ def start(config: TracerConfig | None = None) -> None:
     """Records from now on, to ``config.recorder`` (None: as configured). Raises StateError: it does so already, there is no recorder, or no
     thread can be started; ConfigError: an address that is none."""
     with _runtime.locked():
+        if _runtime.agent is not None and _runtime.automatic:
+            _runtime.end(END_S)
         if _runtime.agent is not None:
             raise StateError("start: wanted a process that does not record, got one that does")
         config = config or _runtime.config
@@ -246,6 +251,7 @@ def start(config: TracerConfig | None = None) -> None:
         if not config.enabled:
             return
         _runtime.configure(config)
+        _runtime.automatic = False
         _runtime.make(config)
         assert _runtime.agent is not None
         if not _runtime.agent.start():
@@ -253,10 +259,10 @@ def start(config: TracerConfig | None = None) -> None:
             raise StateError("start: wanted an interpreter that can start a thread, got one that ends")
 
 
-def stop() -> str:
-    """Ships what is recorded, within a second, and records no more. Returns why the recording had ended before, or ""."""
+def stop(timeout_s: float = END_S) -> str:
+    """Ships what is recorded, within ``timeout_s``, and records no more. Returns why the recording had ended before, or ""."""
     with _runtime.locked():
-        _runtime.end(END_S)
+        _runtime.end(timeout_s)
         error = _runtime.error
         _runtime.configure(None)
         return error

@@ -1,0 +1,98 @@
+"""Recording because the environment says so: ``FRZMQ_RECORDER`` in it, and ``import frzmq``.
+
+Nothing is loaded but the hooks of `frzmq.tracer.instrument`: the first record brings the rest. What is wrong with the environment never reaches the program;
+`problem` says it.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock, _local
+from typing import Any, Final, cast
+
+from frzmq.tracer import api
+
+_NO: Final = frozenset({"0", "false", "no", "off"})
+
+LOADING_S: Final = 1.0
+"""A record waits no longer for another thread that loads the runtime."""
+
+problem = ""
+"""Why nothing is recorded although the environment asks for it, or ""."""
+
+
+class _Unloaded:
+    """In the place of a buffer: the first record loads the runtime, which puts its own there."""
+
+    def __init__(self) -> None:
+        self.local: Any = _local()
+        self.errors = 0
+
+    def writer(self) -> Any:
+        begin()
+        found = api.recording
+        return found.writer() if found is not None and found is not cast(Any, self) else None
+
+    def intern(self, text: str) -> bytes:
+        found = api.recording
+        return found.intern(text) if found is not None and found is not cast(Any, self) else b"\xa0"
+
+
+_unloaded: Final = _Unloaded()
+_loading = RLock()
+
+
+def arm() -> None:
+    """From the next record on this process records, if its environment says where to."""
+    environ = os.environ
+    if not environ.get("FRZMQ_RECORDER") or os.getuid() != os.geteuid() or not _is_no("FRZMQ_DISABLE", True):
+        return
+    from frzmq.tracer import instrument
+
+    instrument.install(
+        with_logging=not _is_no("FRZMQ_LOGGING", False), with_exceptions=not _is_no("FRZMQ_EXCEPTIONS", False)
+    )
+    api.install(cast(Any, _unloaded))
+
+
+def _is_no(name: str, empty: bool) -> bool:
+    text = os.environ.get(name, "").lower()
+    return text in _NO if text else empty
+
+
+def begin() -> None:
+    """The runtime takes over; where the environment is wrong, nothing is recorded."""
+    global problem
+    if not _loading.acquire(timeout=LOADING_S):
+        return
+    try:
+        # not so for a second thread, which has waited, and for a signal handler in the midst of it
+        if api.recording is cast(Any, _unloaded):
+            api.uninstall()
+            from frzmq.config import TracerConfig
+            from frzmq.tracer import runtime
+
+            runtime.configure(TracerConfig.from_env(os.environ), automatic=True)
+    except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
+        problem = f"{type(error).__name__}: {error}"
+    finally:
+        _loading.release()
+
+
+def _after_fork_in_child() -> None:
+    global _loading
+    _loading = RLock()
+    if _armed_before_fork:
+        api.install(cast(Any, _unloaded))
+
+
+_armed_before_fork = False
+
+
+def _before_fork() -> None:
+    global _armed_before_fork
+    _armed_before_fork = api.recording is cast(Any, _unloaded)
+
+
+# behind the api's own, which turns everything off in the child
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
