@@ -7,6 +7,8 @@ that closes, by `EmbeddedRecorder.close` or by the program's death, it finishes 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -24,6 +26,10 @@ READY_TIMEOUT_S = 20.0
 """An interpreter on a loaded machine takes seconds to start."""
 CLOSE_TIMEOUT_S = 12.0
 """It has 10 s to write what it must."""
+PREFIX = "r"
+"""Of the directories of embedded recorders."""
+YOUNG_S = 300.0
+"""A directory of this age may be that of a recorder that is about to start."""
 
 
 class EmbeddedRecorder:
@@ -35,7 +41,8 @@ class EmbeddedRecorder:
                 "embedded recorder: wanted a Python interpreter in sys.executable, got none; join a running one instead"
             )
         parent = ensure_private_dir(directory or runtime_dir())
-        self.directory = tempfile.mkdtemp(prefix="r", dir=parent)
+        _sweep(parent)
+        self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         self.address = f"ipc://{self.directory}"
         self._owner_pid = os.getpid()
         try:
@@ -133,6 +140,33 @@ class EmbeddedRecorder:
             os.close(stdout)
         shutil.rmtree(self.directory, ignore_errors=True)
         return ended
+
+
+def _sweep(parent: str) -> None:
+    """Removes what embedded recorders that were killed have left: directories with a lock that nobody holds."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(parent):
+            if (
+                entry.name.startswith(PREFIX)
+                and entry.is_dir(follow_symlinks=False)
+                and time.time() - entry.stat(follow_symlinks=False).st_mtime > YOUNG_S
+                and not _is_locked(os.path.join(entry.path, "lock"))
+            ):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _wait_end(fd: int, timeout_s: float) -> bool:

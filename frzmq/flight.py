@@ -134,7 +134,9 @@ class FlightRecorder:
                 self._written.notify_all()
 
     def __enter__(self) -> Self:
-        self.start()
+        """On from here, if it is not yet: ``with frzmq.start(...)`` is as good as ``with FlightRecorder(...)``."""
+        if not self.enabled:
+            self.start()
         return self
 
     def __exit__(

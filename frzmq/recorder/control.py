@@ -208,6 +208,7 @@ class Control:
         elif self._snapshot is not None:
             snapshot = self._snapshot
             snapshot.writing = True
+            self.machine.retain(now_ns)
             view = self.machine.view(now_ns, snapshot.last_ns)
             self.machine.emit(WriteSnapshot(snapshot.number, tuple(snapshot.clients), view, snapshot.reason, missing))
 

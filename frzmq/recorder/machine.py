@@ -458,8 +458,7 @@ class RecorderMachine:
             self._limit_growth(tracer, now_ns)
             if tracer.unacknowledged_bytes:
                 self._acknowledge(tracer)
-        self._evict(self._ring.evict_by_age(now_ns), now_ns)
-        self._evict(self._ring.evict_by_size(), now_ns)
+        self.retain(now_ns)
         self._shrink(now_ns)
         self._forget(now_ns)
 
@@ -563,6 +562,11 @@ class RecorderMachine:
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)
+
+    def retain(self, now_ns: int) -> None:
+        """Evicts what is too old, or too much, now."""
+        self._evict(self._ring.evict_by_age(now_ns), now_ns)
+        self._evict(self._ring.evict_by_size(), now_ns)
 
     def emit(self, instruction: Instruction) -> None:
         self._out.append(instruction)

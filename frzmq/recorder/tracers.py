@@ -52,8 +52,12 @@ class Tracer:
 
     @property
     def offset_ns(self) -> int:
-        """Recorder's clock minus the tracer's."""
-        return self.heartbeat.offset_ns if self.heartbeat.rtt_ns else self.hello_offset_ns
+        """Recorder's clock minus the tracer's. On one machine they are one clock, unless a time namespace is between them: what was measured within the
+        round trip is noise there."""
+        measured_ns, rtt_ns = self.heartbeat.offset_ns, self.heartbeat.rtt_ns
+        if not rtt_ns or (self.hello_offset_ns == 0 and abs(measured_ns) <= rtt_ns):
+            return self.hello_offset_ns
+        return measured_ns
 
     def kept(self, generation: SealedGeneration, now_ns: int) -> Kept:
         """With its times on the recorder's clock: a tracer cannot have recorded in the future."""

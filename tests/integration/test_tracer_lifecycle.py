@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -13,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from support.fake_recorder import FakeRecorder, FakeTracer
+from support.programs import Program
 
 from frzmq.wire.batch import BatchType, decode_end_mark
 
-DEADLINE_S = 20.0
-PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 PRELUDE = """
 import os, signal, sys, threading, time
 import frzmq
@@ -39,36 +36,9 @@ if __name__ == "__main__":
 """
 
 
-class Program:
-    """A Python program that records to ``address``; ended by its handle. Warnings are errors in it."""
-
-    def __init__(self, path: Path, address: str, body: str, *arguments: str) -> None:
-        path.write_text(PRELUDE + "\n" + textwrap.dedent(body))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("FRZMQ_", "PYTHON"))}
-        environment["PYTHONPATH"] = PACKAGE_PARENT
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error::DeprecationWarning", str(path), address, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def tell(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def end(self, code: int = 0) -> str:
-        """Waits for its end, and returns what it said; nothing may be on its standard error."""
-        out, err = self.process.communicate(timeout=DEADLINE_S)
-        assert (self.process.returncode, err) == (code, "")
-        return out
+def launch(path: Path, address: str, body: str, *arguments: str) -> Program:
+    """Records to ``address``."""
+    return Program(path, PRELUDE + "\n" + textwrap.dedent(body), address, *arguments)
 
 
 @pytest.fixture
@@ -114,7 +84,7 @@ def check_stream(tracer: FakeTracer) -> None:
 
 
 def test_exit_of_a_short_program_ships_all(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(tmp_path / "p.py", address, "events(100)")
+    program = launch(tmp_path / "p.py", address, "events(100)")
     program.end()
     tracer = recorder.wait_tracer()
     recorder.wait(lambda: tracer.said_goodbye)
@@ -128,13 +98,13 @@ def test_exit_of_a_short_program_ships_all(recorder: FakeRecorder, address: str,
 
 
 def test_configure_without_a_record_starts_nothing(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(tmp_path / "p.py", address, "say(threading.active_count())")
+    program = launch(tmp_path / "p.py", address, "say(threading.active_count())")
     assert program.end() == "1\n"
     assert recorder.tracers == {}
 
 
 def test_flush_with_an_advance_between_stores_all(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -156,7 +126,7 @@ def test_flush_with_an_advance_between_stores_all(recorder: FakeRecorder, addres
 
 
 def test_fork_child_and_parent_have_tracers_of_their_own(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -182,7 +152,7 @@ def test_fork_child_and_parent_have_tracers_of_their_own(recorder: FakeRecorder,
 
 
 def test_fork_while_another_thread_records_loses_nothing(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -221,7 +191,7 @@ def test_fork_while_another_thread_records_loses_nothing(recorder: FakeRecorder,
 def test_multiprocessing_child_ships_its_tail(
     recorder: FakeRecorder, address: str, tmp_path: Path, method: str
 ) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -255,7 +225,7 @@ def test_multiprocessing_child_ships_its_tail(
 
 
 def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -275,7 +245,7 @@ def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> Non
 
 
 def test_recorder_that_comes_later_gets_all(address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -296,7 +266,7 @@ def test_recorder_that_comes_later_gets_all(address: str, tmp_path: Path) -> Non
 
 
 def test_recorder_restart_gets_strings_and_what_was_not_acknowledged(address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -332,7 +302,7 @@ def test_recorder_restart_gets_strings_and_what_was_not_acknowledged(address: st
 
 
 def test_restart_on_the_same_sockets_is_noticed(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -365,7 +335,7 @@ def test_lost_batches_are_sent_again(recorder: FakeRecorder, address: str, tmp_p
         return True
 
     recorder.loses = lambda batch: lose_once(batch.header.tseq)
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -388,7 +358,7 @@ def test_lost_batches_are_sent_again(recorder: FakeRecorder, address: str, tmp_p
 def test_stop_of_the_recorder_ends_recording_and_rejoin_goes_on(
     recorder: FakeRecorder, address: str, tmp_path: Path
 ) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -425,7 +395,7 @@ def test_stop_of_the_recorder_ends_recording_and_rejoin_goes_on(
 
 def test_silent_recorder_is_greeted_again(address: str, tmp_path: Path) -> None:
     with FakeRecorder(address, silence_ns=200_000_000) as recorder:
-        program = Program(
+        program = launch(
             tmp_path / "p.py",
             address,
             """
@@ -450,7 +420,7 @@ def test_silent_recorder_is_greeted_again(address: str, tmp_path: Path) -> None:
 
 
 def test_threads_that_outlive_main_are_recorded(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(
+    program = launch(
         tmp_path / "p.py",
         address,
         """
@@ -470,7 +440,7 @@ def test_threads_that_outlive_main_are_recorded(recorder: FakeRecorder, address:
 
 
 def test_agent_of_an_idle_program_is_cheap(recorder: FakeRecorder, address: str, tmp_path: Path) -> None:
-    program = Program(tmp_path / "p.py", address, "events(1); frzmq.flush(10); say('idle'); wait_line()")
+    program = launch(tmp_path / "p.py", address, "events(1); frzmq.flush(10); say('idle'); wait_line()")
     assert program.line() == "idle"
     tracer = recorder.wait_tracer()
     recorder.wait(lambda: tracer.heartbeats)

@@ -644,7 +644,8 @@ class TracerModel(RuleBasedStateMachine):
             if at == lose:
                 continue
             for batch in split_frame(frame):
-                if batch.header.nonce != self.recorder.nonce:
+                if batch.header.nonce != self.recorder.nonce or batch.header.incarnation < self.oracle.incarnation:
+                    # sent before it was stopped, and on its way since
                     continue
                 assert batch.header.incarnation == self.oracle.incarnation
                 stored = self.recorder.stored.get(batch.header.tseq)

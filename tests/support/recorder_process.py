@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.programs import PACKAGE_PARENT
+
 DEADLINE_S = 20.0
-PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
 class RecorderProcess:
