@@ -6,19 +6,17 @@ import argparse
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
 
+from frzmq.cli.common import Subparsers, command
 from frzmq.config import RecorderConfig, parse_duration, parse_size, runtime_dir
 from frzmq.errors import ConfigError
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _STDIN = 0
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("recorder", help="keep the last seconds of the programs that record into it")
+def add_parser(subparsers: Subparsers, summary: str) -> None:
+    examples = "  frzmq recorder\n  frzmq recorder --listen tcp://127.0.0.1:7171 --min-age 5m --max-bytes 512M"
+    parser = command(subparsers, "recorder", summary, examples)
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",

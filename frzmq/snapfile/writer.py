@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import BinaryIO
 from zlib import crc32
 
 from frzmq.snapfile.format import (
@@ -70,7 +70,7 @@ class _Output:
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False, durable: bool = True) -> Iterator[IO[Any]]:
+def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file of mode 0600 under a temporary name beside ``path``; it gets its name when the block ends well, else it is gone.
 
     ``durable``: it is on the disk, not only in the page cache, before it has its name. Raises FileExistsError unless ``overwrite``, OSError.

@@ -7,7 +7,9 @@ Nothing is loaded but the hooks of `frzmq.tracer.instrument`: the first record b
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock, _local
+from types import FrameType
 from typing import Any, Final, cast
 
 from frzmq.tracer import api
@@ -53,6 +55,20 @@ def arm() -> None:
         with_logging=not _is_no("FRZMQ_LOGGING", False), with_exceptions=not _is_no("FRZMQ_EXCEPTIONS", False)
     )
     api.install(cast(Any, _unloaded))
+
+
+def begin_with_main() -> None:
+    """The process records from the first line of its main module on, also when it never calls frzmq: for ``sitecustomize``, in which no thread may start."""
+    arm()
+    if api.recording is cast(Any, _unloaded) and sys.getprofile() is None:
+        sys.setprofile(_first_of_main)
+
+
+def _first_of_main(frame: FrameType, what: str, _: object) -> None:
+    if what == "call" and frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+        sys.setprofile(None)
+        # a writer begins with the begin of the process
+        api.writer()
 
 
 def _is_no(name: str, empty: bool) -> bool:

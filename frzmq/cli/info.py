@@ -1,0 +1,146 @@
+"""``frzmq info``: what is in a snapshot file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from frzmq.cli.common import Subparsers, add_json, command, print_json, print_table
+
+if TYPE_CHECKING:
+    from frzmq.reader.model import Operation, Process
+    from frzmq.reader.snapshot import Snapshot
+
+SLOWEST = 5
+LEDGER = (
+    "recorded",
+    "held",
+    "evicted",
+    "overwritten",
+    "missing",
+    "late",
+    "open",
+    "dropped",
+    "duplicate",
+    "rejected",
+    "torn",
+)
+COUNTED = ("threads", "operations", "spans", "events", "logs", "exceptions", "gauges", "flows", "gaps")
+
+
+def add_parser(subparsers: Subparsers, summary: str) -> None:
+    parser = command(subparsers, "info", summary, "  frzmq info slow.frz\n  frzmq info slow.frz --json")
+    parser.add_argument("file", metavar="FILE")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from frzmq.reader.snapshot import open_snapshot
+
+    with open_snapshot(args.file) as snapshot:
+        if args.json:
+            print_json(_facts(snapshot))
+        else:
+            _show(snapshot)
+    return 0
+
+
+def slowest(snapshot: Snapshot, count: int = SLOWEST) -> list[Operation]:
+    """The operations that took longest, those that had not ended among them; a part of one that is listed is not listed itself."""
+    begun = [o for o in snapshot.operations if o.begin_ns is not None and o.parent is None and not o.remote_parent]
+    return sorted(begun, key=lambda o: (o.end_ns or snapshot.end_ns) - (o.begin_ns or 0), reverse=True)[:count]
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    header = snapshot.header
+    return {
+        "file": snapshot.path,
+        "size_bytes": snapshot.size_bytes,
+        "reason": header.reason,
+        "recorder_version": header.recorder_version,
+        "host": header.host,
+        "created_wall_ns": header.created_wall_ns,
+        "created_monotonic_ns": header.created_monotonic_ns,
+        "begin_ns": snapshot.begin_ns,
+        "end_ns": snapshot.end_ns,
+        "horizon_ns": snapshot.horizon_ns,
+        "min_age_ns": header.min_age_ns,
+        "max_bytes": header.max_bytes,
+        "missing": header.missing,
+        "problems": snapshot.problems,
+        "processes": snapshot.processes,
+        "ledger": snapshot.ledger,
+        "counts": {name: len(getattr(snapshot, name)) for name in COUNTED},
+        "slowest_operations": slowest(snapshot),
+        "gaps": snapshot.gaps,
+    }
+
+
+def _show(snapshot: Snapshot) -> None:
+    from frzmq.config import format_duration, format_size
+    from frzmq.export.text import clean
+
+    header = snapshot.header
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(header.created_wall_ns // 10**9))
+    print(f"{snapshot.path}: {format_size(snapshot.size_bytes)}, made {made} UTC on {clean(header.host)}")
+    if header.reason:
+        print(f"reason: {clean(header.reason)}")
+    if snapshot.horizon_ns:
+        print(
+            f"complete for the last {format_duration(max(0, snapshot.end_ns - snapshot.horizon_ns))} of its {len(snapshot.processes)} processes"
+        )
+    else:
+        print(f"holds no records of its {len(snapshot.processes)} processes")
+    print(", ".join(f"{len(getattr(snapshot, name))} {name}" for name in COUNTED))
+    if snapshot.processes:
+        print()
+        print_table(("process", "program", "state", *LEDGER), [_row(process) for process in snapshot.processes], left=3)
+        _show_identity(snapshot)
+    if operations := slowest(snapshot):
+        print("\nslowest operations")
+        print_table(("operation", "process", "took"), [_operation_row(snapshot, o) for o in operations], left=2)
+    for process in snapshot.processes:
+        if process.clock.source != "same machine":
+            error = "" if process.clock.error_ns is None else f" +- {format_duration(process.clock.error_ns)}"
+            print(
+                f"clock of {clean(process.name)}: {process.clock.source}, {format_duration(process.clock.offset_ns)}{error}"
+            )
+        if process.error:
+            print(f"{clean(process.name)} was stopped: {clean(process.error)}")
+    for name in header.missing:
+        print(f"missing: the last moments of {clean(name)}")
+    for problem in snapshot.problems:
+        print(f"problem: {clean(problem)}")
+
+
+def _show_identity(snapshot: Snapshot) -> None:
+    wrong = [process.name for process in snapshot.processes if not process.ledger.balanced]
+    total = snapshot.ledger
+    print(
+        f"recorded {total.recorded} = held {total.held} + evicted {total.evicted} + overwritten {total.overwritten}"
+        f" + missing {total.missing} + late {total.late} + open {total.open}"
+        + (f": WRONG for {', '.join(wrong)}" if wrong else "")
+    )
+
+
+def _row(process: Process) -> tuple[str, ...]:
+    from frzmq.export.text import clean
+
+    return (
+        clean(process.name),
+        clean(process.program),
+        process.state,
+        *(str(getattr(process.ledger, name)) for name in LEDGER),
+    )
+
+
+def _operation_row(snapshot: Snapshot, operation: Operation) -> tuple[str, str, str]:
+    from frzmq.config import format_duration
+    from frzmq.export.text import clean
+
+    took_ns = (operation.end_ns or snapshot.end_ns) - (operation.begin_ns or 0)
+    took = format_duration(max(0, took_ns)) + ("" if operation.end_ns is not None else ", and had not ended")
+    failed = f" ({clean(operation.error)})" if operation.error else ""
+    return clean(operation.name) + failed, clean(snapshot.processes[operation.process].name), took
