@@ -76,9 +76,9 @@ def _perfetto(snapshot: Snapshot, file: IO[bytes], *, zipped: bool) -> None:
 
     if zipped:
         with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-            write_perfetto(snapshot, packed)
+            write_perfetto(snapshot, packed.write)
     else:
-        write_perfetto(snapshot, file)
+        write_perfetto(snapshot, file.write)
 
 
 def _text(snapshot: Snapshot, file: IO[bytes]) -> None:
