@@ -66,7 +66,7 @@ class EmbeddedRecorder:
         ]
         command += ["--min-age", f"{config.min_age_ns}ns", "--max-bytes", str(config.max_bytes)]
         # by way of 3: a shell gives a command in the background an empty standard input first, and `<&0` would be that one (dash)
-        shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo $!', "sh", *command]
+        shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo pid $!', "sh", *command]
         stdin_read, self._stdin = os.pipe()
         self._stdout, stdout_write = os.pipe()
         try:
@@ -86,10 +86,16 @@ class EmbeddedRecorder:
             os.close(stdout_write)
 
     def _await_ready(self) -> None:
-        """Reads the shell's line (the worker's pid) and the worker's (``ready ADDRESS``)."""
+        """Reads the shell's line (``pid N``) and the worker's (``ready ADDRESS``); others are of what the interpreter loads at its start."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         said = b""
-        while said.count(b"\n") < 2:
+        while True:
+            lines = [line.split() for line in said.split(b"\n")[:-1]]
+            pids = [int(words[1]) for words in lines if words[:1] == [b"pid"]]
+            if pids:
+                self.pid = pids[0]
+            if pids and any(words[:1] == [b"ready"] for words in lines):
+                return
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
                 raise StateError(
@@ -99,10 +105,6 @@ class EmbeddedRecorder:
             if not data:
                 raise StateError(f"embedded recorder: it ended before it served: {self._last_words()}")
             said += data
-        pid, ready = said.decode().splitlines()[:2]
-        self.pid = int(pid)
-        if not ready.startswith("ready "):
-            raise StateError(f"embedded recorder: wanted 'ready', got {ready!r:.80}")
 
     def _last_words(self) -> str:
         try:

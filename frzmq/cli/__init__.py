@@ -73,7 +73,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import frzmq
 
-        parser.exit(0, f"frzmq {frzmq.__version__}\n")
+        print(f"frzmq {frzmq.__version__}")
+        parser.exit()
 
 
 def _split_program(arguments: list[str]) -> list[str]:

@@ -311,7 +311,7 @@ Request: TypeAlias = StatusRequest | StartRequest | StopRequest | FlushRequest |
 Reply: TypeAlias = OkReply | StatusReply | FlushReply | SnapshotChunk | SnapshotEnd | ErrorReply
 Message: TypeAlias = ToRecorder | ToTracer | Request | Reply
 
-_NAMES: Final[dict[str, type]] = {
+MESSAGE_TYPES: Final[dict[str, type]] = {
     # tracer to recorder
     "hello": Hello,
     "heartbeat": TracerHeartbeat,
@@ -340,7 +340,7 @@ _NAMES: Final[dict[str, type]] = {
     "snapshot": SnapshotEnd,
     "error": ErrorReply,
 }
-_TYPE_OF: Final = {cls: name for name, cls in _NAMES.items()}
+_TYPE_OF: Final = {cls: name for name, cls in MESSAGE_TYPES.items()}
 
 
 def encode_message(message: Message) -> bytes:
@@ -353,7 +353,7 @@ def decode_message(data: bytes) -> Message:
     if not isinstance(value, dict):
         raise WireError(f"message: wanted a map, got {type(value).__name__}")
     name = value.get("type")
-    cls = _NAMES.get(name) if isinstance(name, str) else None
+    cls = MESSAGE_TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
         raise WireError(f"message: wanted a known type, got {name!r:.40}")
     return cast(Message, from_map(cls, value, str(name)))

@@ -34,7 +34,7 @@ from frzmq.wire.messages import (
 )
 
 DEADLINE_S = 10.0
-RECORD = b"\x05\x01\x00\xc0"
+RECORD = b"\x05\x01\xa0\xc0"
 """An event without a name and attributes, 1 ns after the one before."""
 WRITER = 1
 
@@ -125,11 +125,18 @@ class RawTracer:
         """A batch of ``count`` records (and, for size alone, ``padding`` bytes in the last one's place)."""
         body = RECORD * count
         if padding:
-            body += b"\x05\x01\x00\x81\xa1x\xc6" + padding.to_bytes(4, "big") + bytes(padding)
+            body += b"\x05\x01\xa0\x81\xa1x\xc6" + padding.to_bytes(4, "big") + bytes(padding)
             count += 1
-        self.send(
-            encode_batch(self.header(BatchType.RECORDS, writer=WRITER, first_index=self.index, count=count), body)
+        now_ns = time.monotonic_ns()
+        header = self.header(
+            BatchType.RECORDS,
+            writer=WRITER,
+            first_index=self.index,
+            count=count,
+            base_ns=now_ns - count,
+            last_ns=now_ns,
         )
+        self.send(encode_batch(header, body))
         self.index += count
         self._batches += 1
 
