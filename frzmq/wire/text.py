@@ -15,12 +15,10 @@ Whatever these lines cannot say byte for byte (a kind of a newer version, a dama
 
 from __future__ import annotations
 
-import json
-import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Final, NoReturn
+from typing import Final
 
 from frzmq.errors import WireError
 from frzmq.wire.batch import (
@@ -37,6 +35,7 @@ from frzmq.wire.batch import (
 from frzmq.wire.codec import Value, pack, unpack, unpack_values
 from frzmq.wire.kinds import KINDS, kinds_to_wire
 from frzmq.wire.messages import MESSAGE_TYPES, decode_message
+from frzmq.wire.syntax import Line, format_value, split_lines
 from frzmq.wire.version import WIRE_VERSION
 
 _HEADER_FIELDS: Final = tuple(f.name for f in fields(Header) if f.name not in ("type", "body_size"))
@@ -48,20 +47,8 @@ _WRITER_FIELDS: Final = ("name", "native_id")
 _END_FIELDS: Final = ("first_index", "next_index", "dropped", "overwritten")
 _RESERVED: Final = struct.Struct("<I")
 """The last field of a batch's header: 0 today, but a reader takes any."""
-_MAX_DEPTH: Final = 16
 _HEX_LINE_BYTES: Final = 48
 _PACK_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError)
-
-_TOKEN: Final = re.compile(
-    r"""(?P<string>"(?:[^"\\\x00-\x1f]|\\.)*")
-    |(?P<bytes>h'[0-9a-f]*')
-    |(?P<number>-?(?:(?:inf|nan)\b|[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?(?![0-9a-zA-Z_])))
-    |(?P<word>[a-z_]+\??)
-    |(?P<mark>[\[\]{}:,=+])""",
-    re.VERBOSE,
-)
-_BLANK: Final = re.compile(r"[ \t\r]*(?:\#.*)?")
-_WORDS: Final[dict[str, Value]] = {"null": None, "true": True, "false": False}
 
 
 # --- bytes to text
@@ -86,7 +73,7 @@ def _format_batch(batch: Batch, reserved: int) -> str:
         words.append(f"reserved={reserved}")
     try:
         body = _lines(_BODIES[header.type][0](batch.body))
-        exact = _parse_body(header.type, _split(body)) == batch.body
+        exact = _parse_body(header.type, split_lines(body)) == batch.body
     except WireError:
         exact = False
     return " ".join(words) + "\n" + (body if exact else _hex(batch.body))
@@ -108,7 +95,7 @@ def _format_records(body: bytes) -> Iterable[str]:
     values = unpack_values(body)
     for kind in values:
         spec = KINDS.get(kind) if type(kind) is int else None
-        record = [] if spec is None else [value for value, _ in zip(values, range(spec.arity + 1), strict=False)]
+        record = [] if spec is None else [value for _, value in zip(range(spec.arity + 1), values, strict=False)]
         if spec is None or len(record) != spec.arity + 1:
             raise WireError(f"records: wanted a known kind and its values, got {kind!r:.40}")
         yield " ".join([spec.name, f"+{format_value(record[0])}", *map(format_value, record[1:])])
@@ -162,181 +149,17 @@ def format_message(data: bytes) -> str:
     return text + _hex(data)
 
 
-def format_value(value: object, depth: int = 0) -> str:
-    """One msgpack value as text. Raises WireError for what nests deeper than text does."""
-    if depth > _MAX_DEPTH:
-        raise WireError(f"text: wanted values nested at most {_MAX_DEPTH} deep, got more")
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case bytes():
-            return f"h'{value.hex()}'"
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case dict():
-            return (
-                "{"
-                + ", ".join(f"{format_value(k, depth + 1)}: {format_value(v, depth + 1)}" for k, v in value.items())
-                + "}"
-            )
-        case list() | tuple():
-            return "[" + ", ".join(format_value(item, depth + 1) for item in value) + "]"
-        case _:
-            return repr(value)
-
-
 # --- text to bytes
-
-
-class _Line:
-    """One line and the token that comes next in it."""
-
-    __slots__ = ("_at", "_text", "kind", "number", "token")
-
-    def __init__(self, number: int, text: str) -> None:
-        self.number = number
-        self._text = text
-        self._at = 0
-        self.kind = self.token = ""
-        self._advance()
-
-    def _advance(self) -> None:
-        blank = _BLANK.match(self._text, self._at)
-        assert blank is not None  # it matches the empty string
-        self._at = blank.end()
-        found = _TOKEN.match(self._text, self._at)
-        if found is not None:
-            self.kind, self.token, self._at = found.lastgroup or "", found.group(), found.end()
-        elif self._at == len(self._text):
-            self.kind = self.token = ""
-        else:
-            self.token = self._text[self._at : self._at + 40]
-            self.fail("a word, a value or a mark")
-
-    def fail(self, wanted: str) -> NoReturn:
-        raise WireError(f"line {self.number}: wanted {wanted}, got {self.token[:40]!r}" if self.token else f"line {self.number}: wanted {wanted}, got its end")  # fmt: skip
-
-    def take(self, kind: str, wanted: str) -> str:
-        if self.kind != kind:
-            self.fail(wanted)
-        token = self.token
-        self._advance()
-        return token
-
-    def mark(self, mark: str) -> None:
-        if self.kind != "mark" or self.token != mark:
-            self.fail(repr(mark))
-        self._advance()
-
-    def word(self, wanted: str) -> str:
-        return self.take("word", wanted)
-
-    def one_of(self, names: Iterable[str], wanted: str) -> str:
-        if self.kind != "word" or self.token not in names:
-            self.fail(wanted)
-        return self.word(wanted)
-
-    def end(self) -> None:
-        if self.kind:
-            self.fail("its end")
-
-    def unsigned(self) -> int:
-        if self.kind != "number" or not self.token.isdecimal():
-            self.fail("an unsigned integer")
-        number = self.value()
-        assert isinstance(number, int)
-        return number
-
-    def value(self, depth: int = 0) -> Value:
-        if depth > _MAX_DEPTH:
-            self.fail(f"values nested at most {_MAX_DEPTH} deep")
-        kind, token = self.kind, self.token
-        if kind == "string":
-            try:
-                text = json.loads(token)
-                text.encode()
-            except ValueError:
-                self.fail("a string as in JSON")
-            self._advance()
-            return str(text)
-        if kind == "bytes":
-            if len(token) % 2 == 0:
-                self.take("bytes", "")
-                self.fail("two digits for each byte")
-            self._advance()
-            return bytes.fromhex(token[2:-1])
-        if kind == "number":
-            return self._number()
-        if kind == "word" and token in _WORDS:
-            self._advance()
-            return _WORDS[token]
-        if (kind, token) == ("mark", "["):
-            return self._list(depth)
-        if (kind, token) == ("mark", "{"):
-            return self._map(depth)
-        self.fail("a value")
-
-    def _number(self) -> int | float:
-        token = self.token
-        digits = token.removeprefix("-")
-        if not digits.isdecimal():
-            number: int | float = float(token)
-        elif len(digits) > 20 or not -(1 << 63) <= (number := int(token)) < 1 << 64:
-            self.fail("an integer of 64 bits")
-        self._advance()
-        return number
-
-    def _list(self, depth: int) -> list[Value]:
-        items: list[Value] = []
-        self.mark("[")
-        while self.token != "]":
-            if items:
-                self.mark(",")
-            items.append(self.value(depth + 1))
-        self.mark("]")
-        return items
-
-    def _map(self, depth: int) -> dict[str | int, Value]:
-        items: dict[str | int, Value] = {}
-        self.mark("{")
-        while self.token != "}":
-            if items:
-                self.mark(",")
-            key_token = self.token
-            key = self.value(depth + 1)
-            if not isinstance(key, str | int) or isinstance(key, bool) or key in items:
-                raise WireError(f"line {self.number}: wanted a new string or integer as key, got {key_token[:40]}")
-            self.mark(":")
-            items[key] = self.value(depth + 1)
-        self.mark("}")
-        return items
-
-    def pairs(self, names: Iterable[str]) -> dict[str, Value]:
-        """``name=value`` up to the end."""
-        found: dict[str, Value] = {}
-        while self.kind:
-            name = self.token
-            self.one_of([n for n in names if n not in found], f"one of {' '.join(names)}, each once")
-            self.mark("=")
-            found[name] = self.value()
-        return found
-
-
-def _split(text: str) -> list[_Line]:
-    """The lines that say something."""
-    return [line for number, words in enumerate(text.split("\n"), 1) if words and (line := _Line(number, words)).kind]
 
 
 def parse_frame(text: str) -> bytes:
     """The frame that ``text`` describes. Raises WireError, which names the line."""
-    lines = _split(text)
+    lines = split_lines(text)
     frame: list[bytes] = []
     at = 0
     while at < len(lines):
         end = at + 1
-        while end < len(lines) and lines[end].token != "batch":
+        while end < len(lines) and lines[end].next != "batch":
             end += 1
         frame.append(_parse_batch(lines[at], lines[at + 1 : end]))
         at = end
@@ -345,7 +168,7 @@ def parse_frame(text: str) -> bytes:
     return b"".join(frame)
 
 
-def _parse_batch(line: _Line, body_lines: list[_Line]) -> bytes:
+def _parse_batch(line: Line, body_lines: list[Line]) -> bytes:
     line.one_of(["batch"], "'batch'")
     kind = _TYPES[line.one_of(_TYPES, f"one of {' '.join(_TYPES)}")]
     found = line.pairs((*_HEADER_FIELDS, "reserved"))
@@ -368,30 +191,22 @@ def _parse_batch(line: _Line, body_lines: list[_Line]) -> bytes:
     return batch
 
 
-def _parse_body(kind: BatchType, lines: list[_Line]) -> bytes:
+def _parse_body(kind: BatchType, lines: list[Line]) -> bytes:
     if not lines:
         return b""
-    if lines[0].token == "hex":
-        return b"".join(map(_parse_hex, lines))
+    if lines[0].next == "hex":
+        return b"".join(map(Line.hex, lines))
     try:
         return _BODIES[kind][1](lines)
     except _PACK_ERRORS as error:
         raise WireError(f"line {lines[0].number}: {error}") from None
 
 
-def _parse_hex(line: _Line) -> bytes:
-    # digits are no token: they look like words and numbers
-    found = re.fullmatch(r"[ \t]*hex ((?:[0-9a-f]{2})+)[ \t\r]*(?:#.*)?", line._text)
-    if found is None:
-        line.fail("hex and an even count of digits")
-    return bytes.fromhex(found.group(1))
-
-
-def _parse_records(lines: list[_Line]) -> bytes:
+def _parse_records(lines: list[Line]) -> bytes:
     return b"".join(map(_parse_record, lines))
 
 
-def _parse_record(line: _Line) -> bytes:
+def _parse_record(line: Line) -> bytes:
     spec = _KIND_NAMES[line.one_of(_KIND_NAMES, "a kind of record")]
     line.mark("+")
     values: list[Value] = [spec.kind, line.unsigned(), *(line.value() for _ in spec.fields)]
@@ -399,11 +214,11 @@ def _parse_record(line: _Line) -> bytes:
     return b"".join(map(pack, values))
 
 
-def _parse_strings(lines: list[_Line]) -> bytes:
+def _parse_strings(lines: list[Line]) -> bytes:
     return b"".join(map(_parse_string, lines))
 
 
-def _parse_string(line: _Line) -> bytes:
+def _parse_string(line: Line) -> bytes:
     if line.kind != "string":
         line.fail("a string")
     text = line.value()
@@ -411,7 +226,7 @@ def _parse_string(line: _Line) -> bytes:
     return pack(text)
 
 
-def _parse_opening(lines: list[_Line]) -> bytes:
+def _parse_opening(lines: list[Line]) -> bytes:
     clock: list[Value] = []
     kinds: list[Value] = []
     writers: list[Value] = []
@@ -446,7 +261,7 @@ def _parse_opening(lines: list[_Line]) -> bytes:
     return _checked(pack(value), decode_opening, lines[0].number)
 
 
-def _parse_kind(line: _Line) -> Value:
+def _parse_kind(line: Line) -> Value:
     if line.kind == "word":
         spec = _KIND_NAMES[line.one_of(_KIND_NAMES, "a kind of record")]
         row: Value = kinds_to_wire({spec.kind: spec})[0]  # type: ignore[assignment]  # list is invariant
@@ -458,7 +273,7 @@ def _parse_kind(line: _Line) -> Value:
     return [number, name, names]
 
 
-def _parse_end_mark(lines: list[_Line]) -> bytes:
+def _parse_end_mark(lines: list[Line]) -> bytes:
     rows: list[Value] = []
     for line in lines:
         line.one_of(["writer"], "'writer'")
@@ -468,11 +283,11 @@ def _parse_end_mark(lines: list[_Line]) -> bytes:
     return _checked(pack(rows), decode_end_mark, lines[0].number)
 
 
-def _parse_nothing(lines: list[_Line]) -> bytes:
+def _parse_nothing(lines: list[Line]) -> bytes:
     lines[0].fail("no body, or hex")
 
 
-_BODIES: Final[dict[BatchType, tuple[Callable[[bytes], Iterable[str]], Callable[[list[_Line]], bytes]]]] = {
+_BODIES: Final[dict[BatchType, tuple[Callable[[bytes], Iterable[str]], Callable[[list[Line]], bytes]]]] = {
     BatchType.RECORDS: (_format_records, _parse_records),
     BatchType.OPEN: (_format_opening, _parse_opening),
     BatchType.END: (_format_end_mark, _parse_end_mark),
@@ -484,15 +299,15 @@ _BODIES: Final[dict[BatchType, tuple[Callable[[bytes], Iterable[str]], Callable[
 
 def parse_message(text: str) -> bytes:
     """The message that ``text`` describes. Raises WireError, which names the line."""
-    lines = _split(text)
+    lines = split_lines(text)
     if not lines:
         raise WireError("text: wanted a message, got nothing")
     first, *rest = lines
     first.one_of(["message"], "'message'")
     name = first.one_of(MESSAGE_TYPES, "a type of message")
     first.end()
-    if rest and rest[0].token == "hex":
-        data = b"".join(map(_parse_hex, rest))
+    if rest and rest[0].next == "hex":
+        data = b"".join(map(Line.hex, rest))
         return _checked(data, decode_message, first.number)
     value: dict[str | int, Value] = {"type": name}
     names = [f.name for f in fields(MESSAGE_TYPES[name])]
