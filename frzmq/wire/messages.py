@@ -340,6 +340,7 @@ MESSAGE_TYPES: Final[dict[str, type]] = {
     "snapshot": SnapshotEnd,
     "error": ErrorReply,
 }
+"""Every type of message, by its name on the wire."""
 _TYPE_OF: Final = {cls: name for name, cls in MESSAGE_TYPES.items()}
 
 
