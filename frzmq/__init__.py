@@ -31,12 +31,9 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from frzmq.version import package_version
 
-        try:
-            value: Any = version("frzmq")
-        except PackageNotFoundError:
-            value = "0+unknown"
+        value: Any = package_version()
     elif name in _LAZY:
         from importlib import import_module
 

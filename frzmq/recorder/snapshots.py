@@ -6,10 +6,10 @@ import socket
 import time
 from typing import IO
 
-import frzmq
 from frzmq.recorder.events import RingView, SealedGeneration, StreamView, WriteSnapshot
 from frzmq.snapfile.format import Generation, GenerationInfo, SnapshotHeader, StreamBody, StreamHeader
 from frzmq.snapfile.writer import write_snapshot
+from frzmq.version import package_version
 
 
 def write_view(file: IO[bytes], instruction: WriteSnapshot, machine: str) -> int:
@@ -22,7 +22,7 @@ def write_view(file: IO[bytes], instruction: WriteSnapshot, machine: str) -> int
 def _header(instruction: WriteSnapshot, machine: str) -> SnapshotHeader:
     view: RingView = instruction.view
     return SnapshotHeader(
-        recorder_version=frzmq.__version__,
+        recorder_version=package_version(),
         created_wall_ns=time.time_ns(),
         created_monotonic_ns=time.monotonic_ns(),
         reason=instruction.reason,

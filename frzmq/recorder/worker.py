@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
-import frzmq
 from frzmq.config import RecorderConfig, ensure_private_dir
 from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.events import (
@@ -49,6 +48,7 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
+from frzmq.version import package_version
 from frzmq.wire.messages import (
     Ack,
     Cancel,
@@ -109,7 +109,7 @@ class Worker:
             lambda: secrets.randbits(64),
             time.monotonic_ns(),
             pid=os.getpid(),
-            version=frzmq.__version__,
+            version=package_version(),
             machine=machine,
         )
         self._sockets = sockets
