@@ -19,6 +19,9 @@ MAX_BINARY_BYTES: Final = 256 << 10
 MAX_CONTAINER: Final = 64 << 10
 """The most elements of one list or map. An empty map costs 64 bytes in memory for one on the wire: hence this and the byte limit."""
 
+MAX_FLAT_LIST: Final = 16
+"""The most elements of a list inside a flat run: no field of a record is one."""
+
 _ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
 
@@ -32,7 +35,7 @@ def _no_extensions(code: int, data: bytes) -> None:  # noqa: ARG001
     raise ValueError(f"an extension value (type {code}) is not allowed here")
 
 
-def _unpacker(size_bytes: int) -> msgpack.Unpacker:
+def _unpacker(size_bytes: int, max_list: int) -> msgpack.Unpacker:
     return msgpack.Unpacker(
         raw=False,
         strict_map_key=False,
@@ -40,7 +43,7 @@ def _unpacker(size_bytes: int) -> msgpack.Unpacker:
         max_buffer_size=max(size_bytes, 1),
         max_str_len=min(size_bytes, MAX_STRING_BYTES),
         max_bin_len=min(size_bytes, MAX_BINARY_BYTES),
-        max_array_len=min(size_bytes, MAX_CONTAINER),
+        max_array_len=min(size_bytes, max_list),
         max_map_len=min(size_bytes, MAX_CONTAINER),
         max_ext_len=0,
         # never calls back into Python for a key: keys are str or int
@@ -48,12 +51,20 @@ def _unpacker(size_bytes: int) -> msgpack.Unpacker:
     )
 
 
+def _scan(data: bytes | memoryview) -> None:
+    """Walks over the value without making it: a list takes its memory at its claim, and claims nest, so first what is claimed must be there."""
+    unpacker = _unpacker(len(data), MAX_CONTAINER)
+    unpacker.feed(data)
+    unpacker.skip()
+
+
 def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX_MESSAGE_BYTES) -> Value:
     """The one value in ``data``. Raises WireError: too long, cut short, with bytes behind it, or not msgpack as frzmq uses it."""
     if len(data) > max_bytes:
         raise WireError(f"{what}: wanted at most {max_bytes} bytes, got {len(data)}")
-    unpacker = _unpacker(len(data))
     try:
+        _scan(data)
+        unpacker = _unpacker(len(data), MAX_CONTAINER)
         unpacker.feed(data)
         value: Value = unpacker.unpack()
         rest = len(data) - unpacker.tell()
@@ -68,7 +79,7 @@ def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX
 
 def unpack_values(data: bytes | memoryview, what: str = "body") -> Iterator[Value]:
     """The values of a flat run of msgpack, one at a time. Raises WireError at the first that is cut short or no msgpack."""
-    unpacker = _unpacker(len(data))
+    unpacker = _unpacker(len(data), MAX_FLAT_LIST)
     size_bytes = len(data)
     try:
         unpacker.feed(data)
