@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 from frzmq.errors import WireError
-from frzmq.wire.codec import Value, pack, unpack
+from frzmq.wire.codec import Value, pack, shown, unpack
 from frzmq.wire.kinds import KINDS, KindSpec, kinds_from_wire, kinds_to_wire
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
@@ -288,7 +288,7 @@ def _writer_info(row: object) -> WriterInfo:
         case [int(writer), str(name), int(native_id)] if _unsigned(writer, native_id):
             return WriterInfo(writer, name, native_id)
         case _:
-            raise WireError(f"opening batch: wanted writers [id, name, native id], got {row!r:.60}")
+            raise WireError(f"opening batch: wanted writers [id, name, native id], got {shown(row)}")
 
 
 def _open_item(row: object) -> OpenItem:
@@ -305,7 +305,7 @@ def _open_item(row: object) -> OpenItem:
         ] if kind in KINDS and _unsigned(writer, track, begin_ns, op, parent) and len(trace) in (0, 16):
             return OpenItem(kind, writer, track, begin_ns, name, op, parent, trace)
         case _:
-            raise WireError(f"opening batch: wanted open items of 8 values, got {row!r:.60}")
+            raise WireError(f"opening batch: wanted open items of 8 values, got {shown(row)}")
 
 
 def encode_end_mark(mark: EndMark) -> bytes:
@@ -331,7 +331,7 @@ def _writer_end(row: object) -> WriterEnd:
         ):
             return WriterEnd(writer, first, next_, dropped, tuple(_ranges(ranges, first, next_)))
         case _:
-            raise WireError(f"end mark: wanted writers [id, first, next, dropped, overwritten], got {row!r:.60}")
+            raise WireError(f"end mark: wanted writers [id, first, next, dropped, overwritten], got {shown(row)}")
 
 
 def _ranges(rows: list[Value], first: int, next_: int) -> Iterable[tuple[int, int]]:
@@ -342,4 +342,4 @@ def _ranges(rows: list[Value], first: int, next_: int) -> Iterable[tuple[int, in
                 yield start, end
                 at = end
             case _:
-                raise WireError(f"end mark: wanted ascending ranges inside {first}..{next_}, got {row!r:.40}")
+                raise WireError(f"end mark: wanted ascending ranges inside {first}..{next_}, got {shown(row)}")

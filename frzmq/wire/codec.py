@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
@@ -23,6 +24,16 @@ MAX_FLAT_LIST: Final = 16
 """The most elements of a list inside a flat run: no field of a record is one."""
 
 _ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def shown(value: object) -> str:
+    """A value of a peer's for a message: at most 60 characters, however large or deep the value is (``repr`` alone ends in RecursionError)."""
+    return _REPR.repr(value)[:60]
 
 
 def pack(value: Value) -> bytes:
@@ -70,7 +81,7 @@ def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX
         rest = len(data) - unpacker.tell()
     except _ERRORS as error:
         raise WireError(
-            f"{what}: wanted one msgpack value, got {len(data)} bytes that are not: {error or type(error).__name__}"
+            f"{what}: wanted one msgpack value, got {len(data)} bytes that are not: {str(error) or type(error).__name__}"
         ) from None
     if rest:
         raise WireError(f"{what}: wanted one msgpack value, got {rest} more bytes behind it")
@@ -87,5 +98,5 @@ def unpack_values(data: bytes | memoryview, what: str = "body") -> Iterator[Valu
             yield unpacker.unpack()
     except _ERRORS as error:
         raise WireError(
-            f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {error or type(error).__name__}"
+            f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {str(error) or type(error).__name__}"
         ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from frzmq.errors import WireError
-from frzmq.wire.codec import Value
+from frzmq.wire.codec import Value, shown
 
 REQUIRED: Final = dataclasses.MISSING
 
@@ -117,7 +117,7 @@ def from_map(cls: type[T], value: object, what: str) -> T:
             try:
                 arguments[field.name] = check.decode(value[field.name])
             except ValueError:
-                raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got {value[field.name]!r:.60}") from None
+                raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got {shown(value[field.name])}") from None
         elif field.default is dataclasses.MISSING:
             raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got nothing")
     return cls(**arguments)

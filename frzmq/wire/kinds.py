@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from frzmq.errors import WireError
+from frzmq.wire.codec import shown
 
 
 class Kind(IntEnum):
@@ -100,8 +101,8 @@ def kinds_from_wire(rows: object) -> dict[int, KindSpec]:
             case [int(kind), str(name), [*fields]] if 0 < kind < 2**16 and len(fields) <= MAX_ARITY:
                 for field in fields:
                     if not isinstance(field, str) or field[-2:-1] != ":" or field[-1] not in FIELD_TYPES:
-                        raise WireError(f"kind table: kind {kind}: wanted fields like 'name:s', got {field!r:.40}")
+                        raise WireError(f"kind table: kind {kind}: wanted fields like 'name:s', got {shown(field)}")
                 table[kind] = KindSpec(kind, name, tuple(fields))
             case _:
-                raise WireError(f"kind table: wanted rows [kind, name, fields], got {row!r:.60}")
+                raise WireError(f"kind table: wanted rows [kind, name, fields], got {shown(row)}")
     return table

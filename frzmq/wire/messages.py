@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
 from frzmq.errors import WireError
-from frzmq.wire.codec import pack, unpack
+from frzmq.wire.codec import pack, shown, unpack
 from frzmq.wire.fields import (
     data_field,
     fixed_bytes,
@@ -356,5 +356,5 @@ def decode_message(data: bytes) -> Message:
     name = value.get("type")
     cls = MESSAGE_TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise WireError(f"message: wanted a known type, got {name!r:.40}")
+        raise WireError(f"message: wanted a known type, got {shown(name)}")
     return cast(Message, from_map(cls, value, str(name)))

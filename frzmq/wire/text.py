@@ -32,7 +32,7 @@ from frzmq.wire.batch import (
     encode_batch,
     split_frame,
 )
-from frzmq.wire.codec import Value, pack, unpack, unpack_values
+from frzmq.wire.codec import Value, pack, shown, unpack, unpack_values
 from frzmq.wire.kinds import KINDS, kinds_to_wire
 from frzmq.wire.messages import MESSAGE_TYPES, decode_message
 from frzmq.wire.syntax import Line, format_value, split_lines
@@ -68,7 +68,7 @@ def format_frame(data: bytes) -> str:
 def _format_batch(batch: Batch, reserved: int) -> str:
     header = batch.header
     words = ["batch", header.type.name.lower(), f"uuid=h'{header.uuid.hex()}'"]
-    words += [f"{name}={getattr(header, name)}" for name in _NUMBERS if _shown(name, getattr(header, name))]
+    words += [f"{name}={getattr(header, name)}" for name in _NUMBERS if _is_said(name, getattr(header, name))]
     if reserved:
         words.append(f"reserved={reserved}")
     try:
@@ -79,7 +79,7 @@ def _format_batch(batch: Batch, reserved: int) -> str:
     return " ".join(words) + "\n" + (body if exact else _hex(batch.body))
 
 
-def _shown(name: str, value: int) -> bool:
+def _is_said(name: str, value: int) -> bool:
     return value != WIRE_VERSION if name == "version" else value != 0
 
 
@@ -97,7 +97,7 @@ def _format_records(body: bytes) -> Iterable[str]:
         spec = KINDS.get(kind) if type(kind) is int else None
         record = [] if spec is None else [value for _, value in zip(range(spec.arity + 1), values, strict=False)]
         if spec is None or len(record) != spec.arity + 1:
-            raise WireError(f"records: wanted a known kind and its values, got {kind!r:.40}")
+            raise WireError(f"records: wanted a known kind and its values, got {shown(kind)}")
         yield " ".join([spec.name, f"+{format_value(record[0])}", *map(format_value, record[1:])])
 
 
@@ -174,11 +174,11 @@ def _parse_batch(line: Line, body_lines: list[Line]) -> bytes:
     found = line.pairs((*_HEADER_FIELDS, "reserved"))
     uuid = found.pop("uuid", None)
     if not isinstance(uuid, bytes) or len(uuid) != 16:
-        raise WireError(f"line {line.number}: wanted uuid=h'..' of 16 bytes, got {uuid!r:.40}")
+        raise WireError(f"line {line.number}: wanted uuid=h'..' of 16 bytes, got {shown(uuid)}")
     numbers = dict.fromkeys(("incarnation", "nonce", "generation", "tseq"), 0)
     for name, value in found.items():
         if type(value) is not int:
-            raise WireError(f"line {line.number}: wanted an unsigned integer as {name}, got {value!r:.40}")
+            raise WireError(f"line {line.number}: wanted an unsigned integer as {name}, got {shown(value)}")
         numbers[name] = value
     reserved = numbers.pop("reserved", 0)
     body = _parse_body(kind, body_lines)
