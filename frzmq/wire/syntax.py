@@ -171,9 +171,9 @@ class Line:
         self.mark("}")
         return items
 
-    def pairs(self, names: Iterable[str]) -> dict[str, Value]:
-        """``name=value`` up to the end."""
-        found: dict[str, Value] = {}
+    def pairs(self, names: Iterable[str], found: dict[str | int, Value] | None = None) -> dict[str | int, Value]:
+        """``name=value`` up to the end, each name once, also among those ``found`` before."""
+        found = {} if found is None else found
         while self.kind:
             name = self.next
             self.one_of([n for n in names if n not in found], f"one of {' '.join(names)}, each once")

@@ -179,7 +179,7 @@ def _parse_batch(line: Line, body_lines: list[Line]) -> bytes:
     for name, value in found.items():
         if type(value) is not int:
             raise WireError(f"line {line.number}: wanted an unsigned integer as {name}, got {shown(value)}")
-        numbers[name] = value
+        numbers[str(name)] = value
     reserved = numbers.pop("reserved", 0)
     body = _parse_body(kind, body_lines)
     try:
@@ -312,8 +312,7 @@ def parse_message(text: str) -> bytes:
     value: dict[str | int, Value] = {"type": name}
     names = [f.name for f in fields(MESSAGE_TYPES[name])]
     for line in rest:
-        found = line.pairs([n for n in names if n not in value])
-        value |= found  # type: ignore[arg-type]  # dict is invariant
+        line.pairs(names, value)
     try:
         data = pack(value)
     except _PACK_ERRORS as error:
