@@ -25,8 +25,8 @@ def test_running_document_has_the_recorders_options_and_their_defaults() -> None
     subparsers = argparse.ArgumentParser().add_subparsers()
     recorder.add_parser(subparsers, "serve")
     actions = subparsers.choices["recorder"]._actions
-    said = dict(re.findall(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", RUNNING, re.MULTILINE))
+    said = dict(re.findall(r"^\| `(--[a-z-]+)[^|]*\|([^|]*)\|", RUNNING, re.MULTILINE))
     named = {action.option_strings[-1]: action for action in actions}
     assert set(said) == set(named) - HIDDEN
     for option in ("--min-age", "--max-bytes"):
-        assert said[option] == f"`{named[option].default}`"
+        assert said[option].strip() == f"`{named[option].default}`"
