@@ -27,11 +27,7 @@ WRITER = 1
 
 class Tracer:
     def __init__(self, address, end_marks):
-        self.uuid, self.end_marks = os.urandom(16), end_marks
-        self.nonce = self.generation = self.tseq = self.acknowledged = 0
-        self.index = self.first_index = self.batches = 0  # of records: the next, the generation's first; its batches
-        self.strings, self.body, self.count, self.base_ns, self.last_ns = {}, b"", 0, 0, 0
-        self.beat_at = 0.0
+        self.uuid, self.incarnation, self.end_marks, self.beat_at = os.urandom(16), 0, end_marks, 0.0
         context = zmq.Context()
         self.data, self.link = context.socket(zmq.PUSH), context.socket(zmq.DEALER)
         self.data.IMMEDIATE, self.data.SNDHWM = 1, 8
@@ -43,10 +39,17 @@ class Tracer:
             endpoints = [f"ipc://{address.removeprefix('ipc://')}/{name}" for name in ("data", "link")]
         self.data.connect(endpoints[0])
         self.link.connect(endpoints[1])
-        now = time.monotonic_ns()
-        self.say(type="hello", uuid=self.uuid, incarnation=0, wire_oldest=1, wire_newest=1, pid=os.getpid(), service="example",
-                 generation=0, end_marks=end_marks, monotonic_ns=now, wall_ns=time.time_ns())  # fmt: skip
+        self.join()
+
+    def join(self):
+        """As a new stream; also when the recorder has started anew: what was under way is lost then."""
+        self.incarnation += 1
+        self.nonce = self.generation = self.tseq = self.acknowledged = 0
+        self.index = self.first_index = self.batches = 0  # of records: the next, the generation's first; its batches
+        self.strings, self.body, self.count, self.base_ns, self.last_ns = {}, b"", 0, 0, 0
         while not self.generation:
+            self.say(type="hello", uuid=self.uuid, incarnation=self.incarnation, wire_oldest=1, wire_newest=1, pid=os.getpid(),
+                     service="example", generation=0, end_marks=self.end_marks, monotonic_ns=time.monotonic_ns())  # fmt: skip
             self.listen(1000)
 
     def say(self, **message):
@@ -60,12 +63,12 @@ class Tracer:
         while self.link.poll(timeout_ms):
             message = msgpack.unpackb(self.link.recv())
             match message["type"]:
-                case "welcome":
-                    self.nonce = message["nonce"]
-                    self.open(message["generation"])
-                case "advance" | "level" if message["generation"] > self.generation:
+                case "welcome" | "advance" | "level" if message["generation"] > self.generation:
+                    self.nonce = message.get("nonce", self.nonce)
                     self.end()
                     self.open(message["generation"])
+                case "level" if message["generation"] == 0 < self.generation:
+                    self.join()
                 case "ack":
                     self.acknowledged = message["stored_through"]
                 case "stop" | "reject":
@@ -75,28 +78,25 @@ class Tracer:
     def send(self, type_, body=b"", count=0, first_index=0, base_ns=0, last_ns=0):
         self.tseq += 1
         now = time.monotonic_ns()
-        writer = WRITER if type_ == RECORDS else 0
-        self.data.send(HEADER.pack(b"fz", 1, type_, len(body), self.uuid, 0, writer, self.nonce, self.generation, self.tseq,
-                                   base_ns or now, last_ns or now, first_index, 0, count, 0) + body)  # fmt: skip
+        self.data.send(HEADER.pack(b"fz", 1, type_, len(body), self.uuid, self.incarnation, WRITER if type_ == RECORDS else 0, self.nonce,
+                                   self.generation, self.tseq, base_ns or now, last_ns or now, first_index, 0, count, 0) + body)  # fmt: skip
 
     def open(self, generation):
         self.generation, self.first_index, self.batches = generation, self.index, 0
-        now = time.monotonic_ns()
-        clock = [now, now, time.time_ns()]
+        clock = [time.monotonic_ns(), time.monotonic_ns(), time.time_ns()]
         self.send(OPEN, msgpack.packb({"clock": clock, "kinds": KINDS, "writers": [[WRITER, "main", os.getpid()]]}))
 
     def end(self):
-        """The generation's end mark: its batches, and its records by writer."""
+        """The generation's end mark, if one is open: its batches, and its records by writer."""
         self.ship()
-        if self.end_marks:
+        if self.end_marks and self.generation:
             row = [WRITER, self.first_index, self.index, 0, []]
             self.send(END, msgpack.packb([row] if self.index > self.first_index else []), count=self.batches)
 
     def ship(self):
         """Sends the records that were made since the last time, as one batch."""
         if self.count:
-            first = self.index - self.count
-            self.send(RECORDS, self.body, self.count, first, self.base_ns, self.last_ns)
+            self.send(RECORDS, self.body, self.count, self.index - self.count, self.base_ns, self.last_ns)
             self.body, self.count, self.batches = b"", 0, self.batches + 1
 
     def name(self, text):

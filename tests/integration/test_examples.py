@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,29 @@ def test_flush_reaches_the_example_single_and_double(
     finally:
         process.kill()
         process.communicate()
+
+
+def test_tracer_of_the_example_joins_a_recorder_that_has_started_anew() -> None:
+    with tempfile.TemporaryDirectory(prefix="fz") as directory:
+        with recorder_process(directory):
+            process = start("tracer", directory, "--seconds", "60")
+            while json.loads(run("control", directory, "status"))["status"]["tracers"] == []:
+                assert process.poll() is None
+        try:
+            with recorder_process(directory) as second:
+                deadline = time.monotonic() + DEADLINE_S
+                while not (seen := json.loads(run("control", directory, "status"))["status"]["tracers"]):
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline, "it does not come back"
+                assert json.loads(run("control", directory, "flush"))["missing"] == []
+                with tempfile.TemporaryDirectory() as place:
+                    opened = taken(second, Path(place))
+                assert validate(opened) == []
+                assert opened.operations[-1].name == "work"
+                assert [(t["service"], t["error"]) for t in seen] == [("example", "")]
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def test_control_of_the_example_starts_stops_and_is_told_errors(recorder: RecorderProcess) -> None:
