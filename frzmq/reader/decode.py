@@ -17,7 +17,7 @@ from frzmq.wire.batch import (
     decode_header,
     decode_opening,
 )
-from frzmq.wire.codec import Value, unpack_values
+from frzmq.wire.codec import Value, shown, unpack_values
 from frzmq.wire.kinds import KINDS, Kind, KindSpec
 
 MAX_TIME_NS: Final = (1 << 63) - 1
@@ -168,10 +168,10 @@ class RecordDecoder:
                     kind: Any = take()
                     delta: Any = take()
                     if type(delta) is not int or delta < 0:
-                        raise WireError(f"delta: wanted ns, got {delta!r:.20}")
+                        raise WireError(f"delta: wanted ns, got {shown(delta)}")
                     shape = shapes.get(kind) if type(kind) is int else None
                     if shape is None:
-                        raise WireError(f"kind: wanted one of the generation's table, got {kind!r:.20}")
+                        raise WireError(f"kind: wanted one of the generation's table, got {shown(kind)}")
                     spec, converts = shape
                     now_ns += delta
                     if now_ns > MAX_TIME_NS:
@@ -198,7 +198,7 @@ class RecordDecoder:
 
 def _unsigned(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise WireError(f"wanted an unsigned integer, got {value!r:.20}")
+        raise WireError(f"wanted an unsigned integer, got {shown(value)}")
     return value
 
 
