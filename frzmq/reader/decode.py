@@ -18,8 +18,9 @@ from frzmq.wire.batch import (
     decode_opening,
 )
 from frzmq.wire.codec import Value, shown, unpack_values
-from frzmq.wire.kinds import KINDS, Kind, KindSpec
+from frzmq.wire.kinds import KINDS, KindSpec
 
+_KNOWN_FIELDS: Final = {spec.name: spec.fields for spec in KINDS.values()}
 MAX_TIME_NS: Final = (1 << 63) - 1
 
 
@@ -94,15 +95,12 @@ class DecodedGeneration:
     """One generation's batches, sorted out but not yet decoded."""
 
     opening: Opening | None = None
+    kinds: dict[int, KindSpec] = field(default_factory=lambda: KINDS)
     writers: dict[int, list[Batch]] = field(default_factory=dict)
     """Each writer's RECORDS batches in the order of their indices."""
     rows: tuple[WriterEnd, ...] | None = None
     """Of the end mark; None: there is none."""
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def kinds(self) -> dict[int, KindSpec]:
-        return KINDS if self.opening is None else self.opening.kinds
 
 
 def decode_generation(data: bytes, end_mark: bytes, *, sealed_by_mark: bool) -> DecodedGeneration:
@@ -117,6 +115,7 @@ def decode_generation(data: bytes, end_mark: bytes, *, sealed_by_mark: bool) -> 
         elif batch.header.type is BatchType.OPEN and decoded.opening is None:
             try:
                 decoded.opening = decode_opening(batch.body)
+                decoded.kinds = dict(_readable(decoded.opening.kinds, decoded.problems))
             except WireError as error:
                 decoded.problems.append(f"{batch.where()}: {error}")
         else:
@@ -129,6 +128,17 @@ def decode_generation(data: bytes, end_mark: bytes, *, sealed_by_mark: bool) -> 
         except WireError as error:
             decoded.problems.append(str(error))
     return decoded
+
+
+def _readable(kinds: dict[int, KindSpec], problems: list[str]) -> Iterator[tuple[int, KindSpec]]:
+    """The table, in which a known name stands for the fields that it is known to have, and at the most for more behind them."""
+    for kind, spec in kinds.items():
+        known = _KNOWN_FIELDS.get(spec.name)
+        if known is not None and spec.fields[: len(known)] != known:
+            problems.append(f"kind {kind}: wanted {spec.name} with {' '.join(known)}, got {' '.join(spec.fields)}")
+            yield kind, KindSpec(kind, f"kind {kind}", spec.fields)
+        else:
+            yield kind, spec
 
 
 Convert = Callable[[Any], Any]
@@ -177,7 +187,7 @@ class RecordDecoder:
                     if now_ns > MAX_TIME_NS:
                         raise WireError(f"time: wanted at most {MAX_TIME_NS} ns, got {now_ns}")
                     args = [convert(take()) for convert in converts]
-                    if kind == Kind.CONTEXT and len(args) == 3:
+                    if spec.name == "context":
                         track, op = args[0], args[2]
                     yield Raw(now_ns, writer, index, spec, args, track, op)
                     index += 1

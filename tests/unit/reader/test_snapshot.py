@@ -115,3 +115,11 @@ def test_ledger_of_a_snapshot_is_the_sum_of_its_streams(tmp_path: Path) -> None:
     two = Stream("b", 2).generation(1, [event(10, "a"), event(11, "b")])
     ledger = snapshot(tmp_path, one, two).ledger
     assert (ledger.recorded, ledger.held, ledger.missing, ledger.balanced) == (5, 3, 2, True)
+
+
+def test_record_of_a_kind_whose_fields_are_not_what_its_name_says_is_read_as_unknown(tmp_path: Path) -> None:
+    odd = {5: KindSpec(5, "event", ("label:s", "attributes:m"))}
+    opened = snapshot(tmp_path, Stream().generation(1, [event(10, "a")], kinds=odd))
+    assert [(r.name, r.fields) for r in opened] == [("kind 5", {"label": "a", "attributes": {}})]
+    assert opened.events == ()
+    assert opened.problems[0].endswith("kind 5: wanted event with name:s attributes:m, got label:s attributes:m")
