@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import IO
+from collections.abc import Callable
 
 from frzmq.recorder.events import RingView, SealedGeneration, StreamView, WriteSnapshot
 from frzmq.snapfile.format import Generation, GenerationInfo, SnapshotHeader, StreamBody, StreamHeader
@@ -12,11 +12,9 @@ from frzmq.snapfile.writer import write_snapshot
 from frzmq.version import package_version
 
 
-def write_view(file: IO[bytes], instruction: WriteSnapshot, machine: str) -> int:
-    """Writes it to ``file`` and returns its size in bytes; ``machine``: the id of the recorder's."""
-    return write_snapshot(
-        file.write, _header(instruction, machine), (_body(stream) for stream in instruction.view.streams)
-    )
+def write_view(write: Callable[[bytes], object], instruction: WriteSnapshot, machine: str) -> int:
+    """Gives it to ``write`` and returns its size in bytes; ``machine``: the id of the recorder's."""
+    return write_snapshot(write, _header(instruction, machine), (_body(stream) for stream in instruction.view.streams))
 
 
 def _header(instruction: WriteSnapshot, machine: str) -> SnapshotHeader:

@@ -1,4 +1,4 @@
-"""Snapshots on their way out: a thread writes each to an unlinked file, from which its clients then get chunks by credit.
+"""Snapshots on their way out: a thread writes each to an unlinked file, from which its clients get chunks by credit, the first while it still writes.
 
 The view that is written is frozen, so recording goes on; once the file is written the recorder's machine is told, and
 the next snapshot may begin while slow clients still read this one. A client that is gone, or makes no progress, costs an open
@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Final
@@ -21,17 +21,22 @@ from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinishe
 from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
 MAX_SPOOLS: Final = 8
+MAX_EARLY: Final = 256
+"""Clients whose credit, or cancel, came while the flush before their snapshot still ran."""
+READY_BYTES: Final = 1 << 20
+"""Of a file that is being written: the loop is woken for so much more of it."""
 CHUNKS_A_PUMP: Final = 8
 """Of one client: the loop has other work too."""
 RETRY_NS: Final = 10_000_000
 """A client that has credit but whose connection is full is tried again after so long."""
 IDLE_NS: Final = 30 * 10**9
 """A client that gives no credit, or does not read, is dropped after so long."""
+MAX_CREDIT: Final = 1 << 16
 TOTAL_NS: Final = 600 * 10**9
 """No client takes longer than this."""
 
-Write = Callable[[IO[bytes], WriteSnapshot], object]
-"""Writes the view as a snapshot file. Raises what it likes."""
+Write = Callable[[Callable[[bytes], object], WriteSnapshot], object]
+"""Gives the view as a snapshot file to a function, piece by piece. Raises what it likes."""
 Send = Callable[[bytes, Reply], "bool | None"]
 """True: taken; False: the client reads too slowly; None: it is gone."""
 
@@ -55,10 +60,16 @@ class _Spool:
     missing: tuple[str, ...]
     file: IO[bytes]
     clients: list[_Client] = field(default_factory=list)
+    ready_bytes: int = 0
+    """So much of it may be read; grows by the hand of its thread."""
     size_bytes: int | None = None
     """None until it is written, and the loop knows."""
     left: bool = False
     """By its thread."""
+
+    def waits(self, client: _Client) -> bool:
+        """Its next chunk is not written yet."""
+        return self.size_bytes is None and client.offset + MAX_CHUNK_BYTES > self.ready_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,8 @@ class Spools:
         self._write, self._send, self._wake, self._idle_ns = write, send, wake, idle_ns
         self._spools: list[_Spool] = []
         self._written: deque[tuple[_Spool, int, str]] = deque()
+        self._early: OrderedDict[tuple[bytes, int], int | None] = OrderedDict()
+        """Chunks by peer and id; None: cancelled."""
         self._closed = False
         self._sent_bytes = 0
         self._dropped_clients = 0
@@ -113,7 +126,18 @@ class Spools:
         self._tell([instruction.client], "the one to share is over")
 
     def _add(self, spool: _Spool, client: SnapshotClient, now_ns: int) -> None:
-        spool.clients.append(_Client(client.peer, client.id, client.credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
+        early = self._early.pop((client.peer, client.id), 0)
+        if early is not None:
+            credit = client.credit + early
+            spool.clients.append(_Client(client.peer, client.id, credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
+
+    def _keep_early(self, key: tuple[bytes, int], chunks: int | None) -> None:
+        """Of a snapshot that is over it is kept in vain, for as long as there is room."""
+        before = self._early.get(key, 0)
+        self._early[key] = None if chunks is None or before is None else min(before + chunks, MAX_CREDIT)
+        self._early.move_to_end(key)
+        if len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
 
     def _refuse(
         self, instruction: WriteSnapshot, reason: str, code: ControlCode = ControlCode.SNAPSHOT_FAILED
@@ -130,24 +154,40 @@ class Spools:
     # --- what the clients ask for
 
     def credit(self, peer: bytes, id_: int, chunks: int, now_ns: int) -> None:
-        """More chunks for a client; of a snapshot that is over, nothing."""
-        for spool in self._spools:
-            for client in spool.clients:
-                if client.peer == peer and client.id == id_:
-                    client.credit = min(client.credit + chunks, 1 << 16)
-                    client.idle_ns = now_ns + self._idle_ns
+        """More chunks for a client, which may ask before its snapshot is begun."""
+        for _, client in self._of(peer, id_):
+            client.credit = min(client.credit + chunks, MAX_CREDIT)
+            client.idle_ns = now_ns + self._idle_ns
+            return
+        self._keep_early((peer, id_), chunks)
 
     def cancel(self, peer: bytes, id_: int) -> None:
-        for spool in self._spools:
-            spool.clients = [c for c in spool.clients if c.peer != peer or c.id != id_]
+        for spool, client in self._of(peer, id_):
+            spool.clients.remove(client)
+            return
+        self._keep_early((peer, id_), None)
+
+    def _of(self, peer: bytes, id_: int) -> list[tuple[_Spool, _Client]]:
+        return [(s, c) for s in self._spools for c in s.clients if (c.peer, c.id) == (peer, id_)]
 
     # --- the thread
 
     def _run(self, spool: _Spool, instruction: WriteSnapshot) -> None:
+        written = 0
+
+        def put(data: bytes) -> None:
+            nonlocal written
+            spool.file.write(data)
+            written += len(data)
+            if written - spool.ready_bytes >= READY_BYTES:
+                spool.file.flush()
+                spool.ready_bytes = written
+                self._wake()
+
         try:
-            self._write(spool.file, instruction)
+            self._write(put, instruction)
             spool.file.flush()
-            self._written.append((spool, os.fstat(spool.file.fileno()).st_size, ""))
+            self._written.append((spool, written, ""))
         except Exception as error:  # noqa: BLE001  # whatever it is, its clients are to hear of it
             self._written.append((spool, 0, str(error) or type(error).__name__))
         spool.left = True
@@ -172,31 +212,32 @@ class Spools:
     def pump(self, now_ns: int) -> None:
         """Sends what credit and connections allow, drops who is gone or late, closes what nobody waits for."""
         for spool in list(self._spools):
-            if spool.size_bytes is None:
-                continue
-            spool.clients = [client for client in spool.clients if self._serve(spool, spool.size_bytes, client, now_ns)]
-            if not spool.clients:
+            spool.clients = [client for client in spool.clients if self._serve(spool, client, now_ns)]
+            if not spool.clients and spool.size_bytes is not None:
                 self._spools.remove(spool)
                 with contextlib.suppress(OSError):
                     spool.file.close()
 
     def deadline_ns(self, now_ns: int) -> int | None:
         """When `pump` is to be called, unless credit or a written file comes before."""
-        written = (s for s in self._spools if s.size_bytes is not None)
-        return min((self._client_deadline_ns(c, now_ns) for s in written for c in s.clients), default=None)
+        deadlines = (self._client_deadline_ns(s, c, now_ns) for s in self._spools for c in s.clients)
+        return min(deadlines, default=None)
 
     @staticmethod
-    def _client_deadline_ns(client: _Client, now_ns: int) -> int:
+    def _client_deadline_ns(spool: _Spool, client: _Client, now_ns: int) -> int:
+        if spool.waits(client):
+            # its thread wakes the loop
+            return client.end_ns
         deadline_ns = min(client.idle_ns, client.end_ns)
         if client.full:
             return min(deadline_ns, now_ns + RETRY_NS)
         return now_ns if client.credit else deadline_ns
 
-    def _serve(self, spool: _Spool, size_bytes: int, client: _Client, now_ns: int) -> bool:
+    def _serve(self, spool: _Spool, client: _Client, now_ns: int) -> bool:
         """False when the client is done with: served, gone, or too late."""
         client.full = False
         for _ in range(CHUNKS_A_PUMP):
-            if client.offset >= size_bytes or not client.credit:
+            if spool.waits(client) or client.offset == spool.size_bytes or not client.credit:
                 break
             try:
                 data = os.pread(spool.file.fileno(), MAX_CHUNK_BYTES, client.offset)
@@ -212,8 +253,10 @@ class Spools:
             client.credit -= 1
             client.idle_ns = now_ns + self._idle_ns
             self._sent_bytes += len(data)
-        if client.offset >= size_bytes and not client.full:
-            ended = self._send(client.peer, SnapshotEnd(client.id, size_bytes, spool.missing))
+        if spool.waits(client):
+            client.idle_ns = now_ns + self._idle_ns
+        if client.offset == spool.size_bytes and not client.full:
+            ended = self._send(client.peer, SnapshotEnd(client.id, spool.size_bytes, spool.missing))
             client.full = ended is False
             if ended is None:
                 self._dropped_clients += 1

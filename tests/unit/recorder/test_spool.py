@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO
 
 import pytest
 
 from frzmq.recorder import spool as module
 from frzmq.recorder.events import RingView, ShareSnapshot, SnapshotClient, SnapshotFinished, WriteSnapshot
-from frzmq.recorder.spool import Spools, SpoolStats
+from frzmq.recorder.spool import Spools, SpoolStats, Write
 from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
+Put = Callable[[bytes], object]
 VIEW = RingView((), 0, 0, 0)
 IDLE_NS = 1000
 DATA = bytes(range(256)) * 4096 + b"the end"
@@ -23,7 +23,7 @@ CHUNKS = [DATA[at : at + MAX_CHUNK_BYTES] for at in range(0, len(DATA), MAX_CHUN
 class Bench:
     """Collects what is sent; ``taken`` is what each send returns."""
 
-    def __init__(self, write: Callable[[IO[bytes], WriteSnapshot], object]) -> None:
+    def __init__(self, write: Write) -> None:
         self.sent: list[tuple[bytes, Reply]] = []
         self.taken: bool | None = True
         self.woken = threading.Event()
@@ -38,9 +38,11 @@ class Bench:
         return self.spools.begin(WriteSnapshot(number, clients, VIEW, "why", ("a[1]",)), 0)
 
     def written(self) -> list[SnapshotFinished]:
-        assert self.woken.wait(10)
-        self.woken.clear()
-        return self.spools.finished()
+        while True:
+            assert self.woken.wait(10)
+            self.woken.clear()
+            if finished := self.spools.finished():
+                return finished
 
     def pump(self, now_ns: int = 0) -> list[tuple[bytes, Reply]]:
         self.spools.pump(now_ns)
@@ -48,8 +50,8 @@ class Bench:
         return sent
 
 
-def write_data(file: IO[bytes], instruction: WriteSnapshot) -> None:
-    file.write(DATA)
+def write_data(put: Put, instruction: WriteSnapshot) -> None:
+    put(DATA)
 
 
 def chunks(peer: bytes, id_: int, first: int, end: int) -> list[tuple[bytes, Reply]]:
@@ -136,7 +138,7 @@ def test_spool_that_is_cancelled_is_closed(bench: Bench) -> None:
 def test_spool_whose_writer_fails_tells_everyone_and_is_finished() -> None:
     go = threading.Event()
 
-    def fail(file: IO[bytes], instruction: WriteSnapshot) -> None:
+    def fail(put: Put, instruction: WriteSnapshot) -> None:
         assert go.wait(10)
         raise OSError(28, "No space left on device")
 
@@ -165,13 +167,61 @@ def test_spool_beyond_the_limit_is_refused(bench: Bench) -> None:
 def test_spool_closed_while_it_is_written_ends_in_silence() -> None:
     go = threading.Event()
 
-    def wait(file: IO[bytes], instruction: WriteSnapshot) -> None:
+    def wait(put: Put, instruction: WriteSnapshot) -> None:
         assert go.wait(10)
 
     bench = Bench(wait)
     bench.begin(1, SnapshotClient(b"p", 7, 9))
-    assert bench.spools.deadline_ns(0) is None
+    assert bench.spools.deadline_ns(0) == module.TOTAL_NS
     bench.spools.close()
     go.set()
     assert bench.woken.wait(10)
     assert bench.sent == []
+
+
+def test_spool_goes_out_while_it_is_written() -> None:
+    go = threading.Event()
+
+    def write(put: Put, instruction: WriteSnapshot) -> None:
+        for at in range(0, len(DATA), 1000):
+            put(DATA[at : at + 1000])
+            if at == module.READY_BYTES:
+                assert go.wait(10)
+
+    bench = Bench(write)
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    assert bench.woken.wait(10)
+    bench.woken.clear()
+    assert bench.pump() == chunks(b"p", 7, 0, 4)
+    # nothing is there for it: it does not count as slow
+    assert bench.pump(IDLE_NS + 1) == []
+    go.set()
+    assert bench.written() == [SnapshotFinished(1, len(DATA))]
+    assert bench.pump() == [*chunks(b"p", 7, 4, 5), (b"p", END)]
+    assert not bench.spools.busy()
+
+
+def test_spool_takes_credit_that_came_before_it(bench: Bench) -> None:
+    bench.spools.credit(b"p", 7, 1, 0)
+    bench.spools.credit(b"p", 7, 1, 0)
+    bench.begin(1, SnapshotClient(b"p", 7, 0))
+    bench.written()
+    assert bench.pump() == chunks(b"p", 7, 0, 2)
+
+
+def test_spool_cancelled_before_it_began_is_closed(bench: Bench) -> None:
+    bench.spools.cancel(b"p", 7)
+    bench.spools.credit(b"p", 7, 1, 0)
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    bench.written()
+    assert bench.pump() == []
+    assert not bench.spools.busy()
+
+
+def test_spool_forgets_what_came_early_and_was_never_asked_for(bench: Bench) -> None:
+    for id_ in range(module.MAX_EARLY + 1):
+        bench.spools.credit(b"p", id_, 1, 0)
+    for id_ in (0, 1):
+        bench.begin(id_, SnapshotClient(b"p", id_, 0))
+        bench.written()
+    assert bench.pump() == [(b"p", SnapshotChunk(1, 0, CHUNKS[0]))]
