@@ -171,14 +171,15 @@ class Worker:
         with self._faultless("control"):
             if self._sockets.control in ready:
                 self._drain_control()
+        busy = False
         with self._faultless("data"):
             if self._sockets.pull in ready:
-                self._drain_frames()
+                busy = self._drain_frames()
         now_ns = time.monotonic_ns()
         with self._faultless("snapshots"):
             for event in self._spools.finished():
                 self._give(event, now_ns)
-            self._spools.pump(now_ns)
+            self._spools.pump(now_ns, busy=busy)
         with self._faultless("liveness"):
             for uuid in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid), now_ns)
@@ -199,7 +200,8 @@ class Worker:
             return MAX_WAIT_MS
         return max(0, min(MAX_WAIT_MS, -(-(deadline_ns - now_ns) // _MS)))
 
-    def _drain_frames(self) -> None:
+    def _drain_frames(self) -> bool:
+        """True when there may be more than one turn takes."""
         receive, give, now_ns = self._receive, self._give, time.monotonic_ns()
         frames = size_bytes = 0
         self._acks = {}
@@ -210,13 +212,14 @@ class Worker:
                 size_bytes += len(data)
                 give(FrameReceived(data), now_ns)
         except Again:
-            pass
+            return False
         finally:
             self._frames += frames
             self._frame_bytes += size_bytes
             acks, self._acks = self._acks, None
             for peer, ack in acks.items():
                 self._send_link(peer, ack)
+        return True
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()

@@ -24,7 +24,7 @@ from frzmq.wire.codec import MAX_MESSAGE_BYTES
 DATA_HWM: Final = 8
 """Frames. Small on both sides: what waits is to wait in the tracer's own bounded buffer."""
 LINK_HWM: Final = 1000
-CONTROL_HWM: Final = 16
+CONTROL_HWM: Final = 64
 """Messages to one client that wait in the recorder: chunks of a snapshot are up to 256 KiB."""
 CLIENT_HWM: Final = 64
 HANDSHAKE_MS: Final = 5_000
