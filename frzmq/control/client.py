@@ -39,10 +39,7 @@ CONNECT_S: Final = 3.0
 FLUSH_S: Final = 5.0
 SNAPSHOT_S: Final = 30.0
 """Between two chunks of a snapshot, and what a stop waits for a running one."""
-CREDIT: Final = 32
-"""Chunks under way."""
-CREDIT_STEP: Final = 8
-"""Credit is given for so many at once: each message wakes the recorder's loop."""
+CREDIT: Final = 8
 
 _R = TypeVar("_R", bound=Reply)
 Sink = Callable[[bytes], object] | BinaryIO
@@ -196,10 +193,8 @@ class ControlClient:
                         raise self._nonsense(f"snapshot: wanted a chunk at {written}, got one at {offset}")
                     put(data)
                     written += len(data)
-                    owed += 1
                     # a recorder that has sent all may be gone, with chunks still to be read here
-                    if owed >= CREDIT_STEP and self._connected().send(encode_message(Credit(id_, owed)), 0):
-                        owed = 0
+                    owed = 0 if self._connected().send(encode_message(Credit(id_, owed + 1)), 0) else owed + 1
                     if progress is not None:
                         progress(written)
                 case SnapshotEnd():

@@ -183,10 +183,9 @@ def test_spool_goes_out_while_it_is_written() -> None:
     go = threading.Event()
 
     def write(put: Put, instruction: WriteSnapshot) -> None:
-        for at in range(0, len(DATA), 1000):
-            put(DATA[at : at + 1000])
-            if at == module.READY_BYTES:
-                assert go.wait(10)
+        put(DATA[: module.READY_BYTES])
+        assert go.wait(10)
+        put(DATA[module.READY_BYTES :])
 
     bench = Bench(write)
     bench.begin(1, SnapshotClient(b"p", 7, 9))
