@@ -14,6 +14,7 @@ variable               meaning                                                `T
 ``FRZMQ_REDACT``       more words that make an attribute secret: ``iban,tin`` ``redact``
 ``FRZMQ_LOGGING``      0: do not record logging                               ``logging``
 ``FRZMQ_EXCEPTIONS``   0: do not record uncaught exceptions                   ``exceptions``
+``FRZMQ_THREADS``      0: only threads that record something else             ``threads``
 =====================  =====================================================  =======================
 
 An empty variable is one that is not set. All of them are ignored in a process whose real and effective users differ.
@@ -125,6 +126,7 @@ class TracerConfig:
             buffer_kind=read.buffer_kind("FRZMQ_BUFFER", defaults.buffer_kind),
             logging=read.flag("FRZMQ_LOGGING", default=defaults.logging),
             exceptions=read.flag("FRZMQ_EXCEPTIONS", default=defaults.exceptions),
+            threads=read.flag("FRZMQ_THREADS", default=defaults.threads),
             redact=read.words("FRZMQ_REDACT"),
             min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
             max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes, least=0),

@@ -19,7 +19,7 @@ from time import monotonic_ns as clock
 from typing import TYPE_CHECKING, Any, Final
 
 from frzmq.tracer.attributes import pack_uint
-from frzmq.tracer.context import OperationState, current
+from frzmq.tracer.context import STARTING, OperationState, current
 from frzmq.tracer.faults import is_fault
 from frzmq.wire.chunk import (
     CHUNK_HEADER_BYTES,
@@ -283,7 +283,7 @@ def task_label(task: Any) -> str:
 
 def thread_name() -> str:
     """This thread's name, "" when `threading` does not know the thread (asking it would make a dummy) or the name is no exact str."""
-    thread = getattr(sys.modules.get("threading"), "_active", {}).get(get_ident())
+    thread = getattr(sys.modules.get("threading"), "_active", {}).get(get_ident()) or STARTING.get(get_ident())
     if thread is None:
         return ""
     name = object.__getattribute__(thread, "__dict__").get("_name")

@@ -52,7 +52,9 @@ def arm() -> None:
     from frzmq.tracer import instrument
 
     instrument.install(
-        with_logging=not _is_no("FRZMQ_LOGGING", False), with_exceptions=not _is_no("FRZMQ_EXCEPTIONS", False)
+        with_logging=not _is_no("FRZMQ_LOGGING", False),
+        with_exceptions=not _is_no("FRZMQ_EXCEPTIONS", False),
+        with_threads=not _is_no("FRZMQ_THREADS", False),
     )
     api.install(cast(Any, _unloaded))
 

@@ -33,6 +33,9 @@ class OperationState:
 
 current: Final[ContextVar[OperationState | None]] = ContextVar("frzmq_operation", default=None)
 
+STARTING: Final[dict[int, Any]] = {}
+"""By ident the threads that run, and that `threading` does not know yet."""
+
 _random = Random(os.urandom(32))  # noqa: S311  # ids must differ, not be unguessable
 
 

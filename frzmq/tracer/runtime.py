@@ -92,7 +92,7 @@ class _Runtime:
             instrument.uninstall()
             return
         redact.configure(config.redact)
-        instrument.install(with_logging=config.logging, with_exceptions=config.exceptions)
+        instrument.install(with_logging=config.logging, with_exceptions=config.exceptions, with_threads=config.threads)
 
     def arm(self) -> None:
         api.install(cast(Buffer, _Armed(self.begin)))

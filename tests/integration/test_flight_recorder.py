@@ -472,6 +472,36 @@ def test_program_that_calls_nothing_is_recorded_by_its_environment(tmp_path: Pat
         assert [p.end_reason for p in opened.processes if p.pid == program.process.pid] == ["exit"]
 
 
+@pytest.mark.parametrize(("flag", "wanted"), [("1", ["MainThread", "silent one", "silent two"]), ("0", ["MainThread"])])
+def test_threads_that_record_nothing_have_a_begin_and_an_end(tmp_path: Path, flag: str, wanted: list[str]) -> None:
+    opened, said = run(
+        tmp_path,
+        """
+        import threading, traceback, frzmq
+
+        class Silent(threading.Thread):
+            def run(self):
+                pass
+
+        with frzmq.start():
+            frzmq.event("main")
+            threads = [threading.Thread(target=lambda: None, name="silent one"), Silent(name="silent two")]
+            for thread in threads:
+                thread.start()
+                thread.join()
+            print(threading.active_count())
+            frzmq.snapshot("s.frz")
+        """,
+        FRZMQ_THREADS=flag,
+    )
+    assert said == "2\n"
+    assert [t.name for t in opened.threads] == wanted
+    for thread in opened.threads[1:]:
+        assert thread.begin_ns is not None
+        assert thread.end_ns is not None
+        assert thread.begin_ns < thread.end_ns
+
+
 class open_after:  # noqa: N801  # reads as a function
     def __init__(self, flight: FlightRecorder, tmp_path: Path) -> None:
         self.flight, self.tmp_path = flight, tmp_path
