@@ -12,20 +12,14 @@
 
 `frzmq.tracer.events` has the events, the instructions, and the duties of the loop around it.
 
-What it keeps: of each batch that is not acknowledged its header, and of a batch of records no body once it was sent: the buffer holds that until the chunk
-is released. So memory is bounded by the window and by what one cut takes.
-
-A batch gets its ``tseq`` once and keeps it when it is sent again. A batch of records whose chunk was reused in the meantime is sent again without
-records, so that no gap stays. To a recorder that has started anew goes the string table, with a new ``tseq``, then all that is not acknowledged, with
-the opening of its generation.
+Its `Outbox` keeps what is not acknowledged. To a recorder that has started anew goes the string table, with a new ``tseq``, then all of that, with the
+opening of its generation.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 from frzmq.errors import StateError
@@ -62,8 +56,9 @@ from frzmq.tracer.events import (
     Ticked,
 )
 from frzmq.tracer.generations import GenerationBook, bounded_opening
+from frzmq.tracer.outbox import ChunkUse, Outbox
 from frzmq.tracer.slices import Slice
-from frzmq.wire.batch import COALESCE_BYTES, HEADER_SIZE, BatchType, Header, encode_batch, encode_end_mark
+from frzmq.wire.batch import COALESCE_BYTES, BatchType, Header, encode_end_mark
 from frzmq.wire.chunk import LARGE_CHUNK_BYTES
 from frzmq.wire.messages import Ack, Advance, Pong, RecorderHeartbeat, Reject, Stop, Welcome
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
@@ -75,8 +70,6 @@ IDLE_SHIP_NS: Final = 100 * MS
 """The same, when there was nothing."""
 WINDOW_BYTES: Final = 4 << 20
 """Stamped and not acknowledged: beyond it no more is taken from the buffer but by a cut."""
-ENTRY_BYTES: Final = 512
-"""What a batch that waits for its acknowledgement is charged beside its body."""
 FIRST_HELLO_NS: Final = 20 * MS
 MAX_HELLO_NS: Final = 2_000 * MS
 ENDING_HELLO_NS: Final = 50 * MS
@@ -100,31 +93,6 @@ _ANSWERS: Final = {
 }
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A batch that is not acknowledged."""
-
-    header: Header
-    body: bytes | None
-    """None: it was sent; `slice` says where the buffer has it."""
-    slice: Slice | None = None
-    sent: bool = False
-    proof: int = 0
-    """Once sent: when a batch with this tseq or a later one is there, and this is not, it is lost."""
-
-    @property
-    def charge(self) -> int:
-        return ENTRY_BYTES + (self.slice.size if self.slice is not None else len(self.body or b""))
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """One use of a chunk: its slices that are not acknowledged."""
-
-    waiting: int = 0
-    final: bool = False
-
-
 class TracerMachine:
     """``uuid``: 16 bytes that name the tracer. ``window_bytes``: stamped and not acknowledged; beyond it only a cut takes more from the buffer."""
 
@@ -141,27 +109,15 @@ class TracerMachine:
         """The last that was given."""
         self.error = ""
         """Why the recorder stopped or refused this tracer, the last time."""
-        self.resent = 0
-        """Batches."""
-        self.lost_records = 0
-        """Overwritten after they were sent, and before they were acknowledged."""
+        self._outbox = Outbox()
         self._boot_id = b""
         self._nonce = 0
         self._fresh = True
         """No generation of this incarnation is open: what was recorded goes into the first."""
         self._wanted = 0
         self._book = GenerationBook()
-        self._unacked: dict[int, _Entry] = {}
-        self._unacked_bytes = 0
-        self._openings: dict[int, _Entry] = {}
-        """Of generations that may have to be sent again, acknowledged or not."""
-        self._outbox: deque[_Entry] = deque()
-        """To be sent, for the first time or again."""
-        self._frame: tuple[bytes, list[_Entry]] | None = None
         self._refused = False
-        self._sent_through = 0
         self._strings_wanted = False
-        self._chunks: dict[tuple[int, int], _Chunk] = {}
         self._dropped = 0
         self._more = False
         self._flush_asked: int | None = None
@@ -201,7 +157,7 @@ class TracerMachine:
             case StringsRead():
                 self._strings_read(event, now_ns)
             case FrameSent():
-                self._frame_sent()
+                self._outbox.frame_sent()
             case FrameRefused():
                 self._refused = True
             case FlushAsked():
@@ -243,12 +199,22 @@ class TracerMachine:
     @property
     def unacknowledged(self) -> int:
         """Batches."""
-        return len(self._unacked)
+        return len(self._outbox)
 
     @property
     def unacknowledged_bytes(self) -> int:
         """As charged to the window."""
-        return self._unacked_bytes
+        return self._outbox.unacknowledged_bytes
+
+    @property
+    def resent(self) -> int:
+        """Batches."""
+        return self._outbox.resent
+
+    @property
+    def lost_records(self) -> int:
+        """Overwritten after they were sent, and before they were acknowledged."""
+        return self._outbox.lost_records
 
     @property
     def joined(self) -> bool:
@@ -324,7 +290,7 @@ class TracerMachine:
     def _beat(self, now_ns: int) -> None:
         self._heartbeat_at_ns = now_ns + self._heartbeat_ns
         rtt_ns, offset_ns, sampled_ns = min(self._samples, default=(0, 0, 0))
-        self._out.append(SendHeartbeat(self.generation, self._sent_through, offset_ns, rtt_ns, sampled_ns))
+        self._out.append(SendHeartbeat(self.generation, self._outbox.sent_through, offset_ns, rtt_ns, sampled_ns))
         if now_ns >= self._ping_at_ns or self._pings < FIRST_PINGS:
             self._ping(now_ns)
 
@@ -379,7 +345,8 @@ class TracerMachine:
             self._boot_id, self._nonce = welcome.boot_id, welcome.nonce
             self._wanted = max(welcome.generation, self.generation + 1)
             self._samples.clear()
-            self._start_over()
+            self._outbox.start_over()
+            self._strings_wanted = self.tseq > 0
         self._heartbeat_ns = max(welcome.heartbeat_ns, MIN_HEARTBEAT_NS)
         self._silence_ns = max(welcome.silence_ns, MIN_SILENCE_NS)
         if greeting:
@@ -391,21 +358,6 @@ class TracerMachine:
             if self._stopped:
                 self._stopped = False
                 self._out.append(ResumeRecording())
-
-    def _start_over(self) -> None:
-        """Another recorder, or it has forgotten this tracer: it has nothing of what was sent."""
-        self._unframe()
-        unsent = {entry.header.tseq for entry in self._outbox}
-        for opening in self._openings.values():
-            if opening.header.tseq not in self._unacked:
-                self._keep(opening)
-        self._unacked = dict(sorted(self._unacked.items()))
-        again = [entry for tseq, entry in self._unacked.items() if tseq not in unsent]
-        for entry in again:
-            entry.sent = False
-        self._outbox = deque(sorted([*again, *self._outbox], key=lambda entry: entry.header.tseq))
-        self.resent += len(again)
-        self._strings_wanted = self.tseq > 0
 
     def _stop(self, stop: Stop, now_ns: int) -> None:
         if self.state is State.STOPPED:
@@ -431,63 +383,19 @@ class TracerMachine:
     def _acknowledge(self, ack: Ack) -> None:
         if ack.boot_id != self._boot_id:
             return
-        gaps = iter(ack.gaps)
-        gap = next(gaps, None)
-        lost: list[_Entry] = []
-        stored: list[_Entry] = []
-        for tseq, entry in self._unacked.items():
-            if tseq > ack.stored_through:
-                break
-            while gap is not None and gap[1] <= tseq:
-                gap = next(gaps, None)
-            if not entry.sent:
-                continue
-            if gap is None or tseq < gap[0]:
-                stored.append(entry)
-            elif ack.stored_through >= entry.proof:
-                lost.append(entry)
-        for entry in stored:
-            self._acknowledged(entry)
-        for entry in reversed(lost):
-            entry.sent = False
-            self._outbox.appendleft(entry)
-        self.resent += len(lost)
-        self._forget_openings()
-        first = next(iter(self._unacked), self.tseq + 1)
+        self._release(self._outbox.acknowledge(ack))
+        self._outbox.forget_openings(self.generation)
+        first = self._outbox.first_unacknowledged or self.tseq + 1
         while self._flushes and self._flushes[0][0] < first:
             self._out.append(CompleteFlush(self._flushes.popleft()[1], True))
 
-    def _acknowledged(self, entry: _Entry) -> None:
-        del self._unacked[entry.header.tseq]
-        self._unacked_bytes -= entry.charge
-        if entry.slice is not None:
-            key = entry.slice.chunk, entry.slice.serial
-            self._chunks[key].waiting -= 1
-            self._release(key)
-
-    def _release(self, key: tuple[int, int]) -> None:
-        use = self._chunks[key]
-        if use.waiting == 0:
-            del self._chunks[key]
-            if use.final:
-                self._out.append(Release(*key))
-
-    def _forget_openings(self) -> None:
-        """Of generations that are acknowledged whole; never that of the one that is open."""
-        oldest = next((e.header.generation for e in self._unacked.values()), self.generation)
-        for generation in [g for g in self._openings if g < min(oldest, self.generation)]:
-            del self._openings[generation]
+    def _release(self, uses: Iterable[ChunkUse]) -> None:
+        self._out += [Release(*use) for use in uses]
 
     def _forget_all(self) -> None:
         """The recorder takes no more of this incarnation."""
-        self._frame = None
         self._refused = self._more = self._strings_wanted = False
-        self._outbox.clear()
-        self._openings.clear()
-        self._unacked.clear()
-        self._unacked_bytes = 0
-        self._out += [Release(*key) for key, use in self._chunks.items() if use.final]
-        self._chunks.clear()
+        self._release(self._outbox.clear())
         self._fresh = True
         self._boot_id, self._nonce = b"", 0
         self._fail_flushes()
@@ -513,17 +421,15 @@ class TracerMachine:
 
     @property
     def _has_room(self) -> bool:
-        return self._unacked_bytes < self._window_bytes
+        return self._outbox.unacknowledged_bytes < self._window_bytes
 
     def _next_question(self, now_ns: int) -> Question | None:
         if self._refused:
             return None
         if self._strings_wanted:
             return ReadStrings()
-        if self._frame is not None:
-            return SendFrame(self._frame[0])
-        if self._outbox:
-            return self._next_frame()
+        if (frame := self._outbox.next_frame(self._nonce)) is not None:
+            return frame
         if self._fresh:
             return CutTo(self._wanted, carry=True)
         if self._ending:
@@ -540,83 +446,32 @@ class TracerMachine:
     def _last_question(self) -> Question | None:
         if not self._said_goodbye:
             return CutTo(self.generation + 1)
-        if not self._unacked:
+        if not len(self._outbox):
             self._close()
         return None
 
-    def _next_frame(self) -> Question:
-        """The next batches of the outbox as one frame; or their bodies first, where they have to be read again."""
-        entries: list[_Entry] = []
-        size_bytes = 0
-        for entry in self._outbox:
-            size_bytes += HEADER_SIZE + (entry.slice.size if entry.slice is not None else len(entry.body or b""))
-            if entries and size_bytes > COALESCE_BYTES:
-                break
-            entries.append(entry)
-        unread = tuple(e.slice for e in entries if e.body is None and e.slice is not None)
-        if unread:
-            return ReadSlices(unread)
-        for _ in entries:
-            self._outbox.popleft()
-        data = b"".join(encode_batch(dataclasses.replace(e.header, nonce=self._nonce), e.body or b"") for e in entries)
-        self._frame = data, entries
-        return SendFrame(data)
-
-    def _unframe(self) -> None:
-        """What was to be sent goes back to the outbox."""
-        if self._frame is not None:
-            self._outbox.extendleft(reversed(self._frame[1]))
-            self._frame = None
-
     # --- answers
 
-    def _frame_sent(self) -> None:
-        assert self._frame is not None
-        _, entries = self._frame
-        self._frame = None
-        before = self._sent_through
-        self._sent_through = max(before, *(entry.header.tseq for entry in entries))
-        for entry in entries:
-            again = entry.header.tseq <= before
-            entry.sent = True
-            entry.proof = 1 + (self._sent_through if again else entry.header.tseq)
-            if entry.slice is not None:
-                entry.body = None
-
     def _slices_read(self, event: SlicesRead) -> None:
-        unread = (entry for entry in self._outbox if entry.body is None)
-        for entry, body in zip(list(islice(unread, len(event.bodies))), event.bodies, strict=True):
-            self._put_back(entry, body)
-
-    def _put_back(self, entry: _Entry, body: bytes | None) -> None:
-        if body is not None:
-            entry.body = body
-            return
-        header = entry.header
-        entry.body = b""
-        entry.header = dataclasses.replace(header, count=0)
-        self.lost_records += header.count
-        if header.generation == self.generation:
-            self._book.lose(header.writer, header.first_index, header.count)
+        for header in self._outbox.slices_read(event.bodies):
+            if header.generation == self.generation:
+                self._book.lose(header.writer, header.first_index, header.count)
 
     def _strings_read(self, event: StringsRead, now_ns: int) -> None:
         self._strings_wanted = False
-        entry = self._strings(event.strings, now_ns)
-        if entry is not None:
-            self._outbox.pop()
-            self._outbox.appendleft(entry)
+        self._strings(event.strings, now_ns, first=True)
 
     def _collected(self, event: Collected, now_ns: int) -> None:
         self._dropped = event.dropped
         self._strings(event.strings, now_ns)
-        self._records(event.slices, self.generation)
+        self._records(event.slices)
         self._more = sum(s.size for s in event.slices) > COALESCE_BYTES - LARGE_CHUNK_BYTES
         if self._more:
             return
         self._ship_at_ns = now_ns + (SHIP_NS if event.slices else IDLE_SHIP_NS)
         if self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES:
-            entry = self._stamp(BatchType.FLUSH, self.generation, b"", now_ns)
-            self._flushes.append((entry.header.tseq, self._flush_asked))
+            self._stamp(BatchType.FLUSH, b"", now_ns)
+            self._flushes.append((self.tseq, self._flush_asked))
             self._flush_asked = None
 
     def _cut(self, event: GenerationCut, now_ns: int) -> None:
@@ -627,17 +482,17 @@ class TracerMachine:
             self._open(event, self._wanted, first_ns)
             self._fresh = False
             self._book.carry(event.writers)
-            self._records(event.slices, self.generation)
+            self._records(event.slices)
             return
-        self._records(event.slices, self.generation)
+        self._records(event.slices)
         batches, mark = self._book.end(event.writers)
-        end = self._stamp(BatchType.END, self.generation, encode_end_mark(mark), now_ns, count=batches)
+        self._stamp(BatchType.END, encode_end_mark(mark), now_ns, count=batches)
         if self._flush_asked is not None:
             # the cut took all that was published, and an end mark is acknowledged at once
-            self._flushes.append((end.header.tseq, self._flush_asked))
+            self._flushes.append((self.tseq, self._flush_asked))
             self._flush_asked = None
         if self._ending:
-            self._stamp(BatchType.GOODBYE, self.generation, b"", now_ns)
+            self._stamp(BatchType.GOODBYE, b"", now_ns)
             self._said_goodbye = True
         else:
             self._open(event, self._wanted, event.at_ns)
@@ -646,59 +501,44 @@ class TracerMachine:
 
     def _open(self, event: GenerationCut, generation: int, first_ns: int) -> None:
         self.generation = generation
-        self._openings[generation] = self._stamp(BatchType.OPEN, generation, bounded_opening(event.opening), first_ns)
+        self._outbox.put_opening(self._header(BatchType.OPEN, first_ns, first_ns), bounded_opening(event.opening))
 
-    def _strings(self, strings: Strings | None, now_ns: int) -> _Entry | None:
-        if strings is None:
-            return None
-        first_id, count, body = strings
-        return self._stamp(BatchType.STRINGS, self.generation, body, now_ns, first_index=first_id, count=count)
+    def _strings(self, strings: Strings | None, now_ns: int, *, first: bool = False) -> None:
+        if strings is not None:
+            first_id, count, body = strings
+            header = self._header(BatchType.STRINGS, now_ns, now_ns, first_index=first_id, count=count)
+            self._outbox.put(header, body, first=first)
 
-    def _records(self, slices: tuple[Slice, ...], generation: int) -> None:
+    def _records(self, slices: tuple[Slice, ...]) -> None:
         for taken in slices:
-            key = taken.chunk, taken.serial
-            use = self._chunks.setdefault(key, _Chunk())
-            use.final |= taken.final
             if taken.count == 0:
-                self._release(key)
+                self._release(self._outbox.finish_chunk(taken))
                 continue
-            use.waiting += 1
             header = self._header(
                 BatchType.RECORDS,
-                generation,
                 taken.base_ns,
                 taken.last_ns,
                 writer=taken.writer,
                 first_index=taken.first_index,
                 count=taken.count,
             )
-            self._put(_Entry(header, taken.body, dataclasses.replace(taken, body=b"")))
+            self._outbox.put_slice(header, taken)
             self._book.stamp(taken)
 
-    def _stamp(
-        self, type_: BatchType, generation: int, body: bytes, at_ns: int, *, first_index: int = 0, count: int = 0
-    ) -> _Entry:
-        header = self._header(type_, generation, at_ns, at_ns, first_index=first_index, count=count)
-        return self._put(_Entry(header, body))
+    def _stamp(self, type_: BatchType, body: bytes, at_ns: int, *, count: int = 0) -> None:
+        self._outbox.put(self._header(type_, at_ns, at_ns, count=count), body)
 
     def _header(
-        self,
-        type_: BatchType,
-        generation: int,
-        base_ns: int,
-        last_ns: int,
-        *,
-        writer: int = 0,
-        first_index: int = 0,
-        count: int = 0,
+        self, type_: BatchType, base_ns: int, last_ns: int, *, writer: int = 0, first_index: int = 0, count: int = 0
     ) -> Header:
+        """The next of this incarnation's batches, in the generation that is open."""
         self.tseq += 1
         return Header(
             type=type_,
             uuid=self._uuid,
             incarnation=self.incarnation,
             nonce=self._nonce,
-            generation=generation,
+            generation=self.generation,
             tseq=self.tseq,
             writer=writer,
             base_ns=base_ns,
@@ -707,12 +547,3 @@ class TracerMachine:
             count=count,
             dropped=self._dropped,
         )
-
-    def _put(self, entry: _Entry) -> _Entry:
-        self._keep(entry)
-        self._outbox.append(entry)
-        return entry
-
-    def _keep(self, entry: _Entry) -> None:
-        self._unacked[entry.header.tseq] = entry
-        self._unacked_bytes += entry.charge

@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from frzmq.tracer import events as ev
 from frzmq.tracer.machine import (
     ENDING_HELLO_NS,
-    ENTRY_BYTES,
     FIRST_HELLO_NS,
     FIRST_PINGS,
     IDLE_SHIP_NS,
@@ -27,6 +26,7 @@ from frzmq.tracer.machine import (
     SHIP_NS,
     TracerMachine,
 )
+from frzmq.tracer.outbox import ENTRY_BYTES
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import (
     COALESCE_BYTES,
