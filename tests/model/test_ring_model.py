@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from frzmq.recorder.events import Seal, SealedGeneration
@@ -99,7 +99,6 @@ STEPS = st.lists(
     st.sampled_from([0, 600, 1500, 3000]),
     st.sampled_from([1000, 2500]),
 )
-@settings(max_examples=300, deadline=None)
 def test_ring_any_history_is_the_models(
     steps: list[tuple[str, int, int, int]], streams: int, age: int, most: int, over: int
 ) -> None:

@@ -10,9 +10,16 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import settings
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from frzmq.tracer import events as ev
 from frzmq.tracer.machine import (
@@ -729,5 +736,7 @@ class TracerModel(RuleBasedStateMachine):
                 decode_end_mark(batch.body)
 
 
-TestTracerModel = TracerModel.TestCase
-TestTracerModel.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+# a failure shrinks for minutes before it is shown
+@pytest.mark.timeout(600)
+def test_tracer_any_history_is_the_oracles() -> None:
+    run_state_machine_as_test(TracerModel)
