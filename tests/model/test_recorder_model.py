@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from support.recorder_oracle import END, FLUSH, GOODBYE, MS, OPEN, RECORDS, STRINGS, Known, S, Tracer, raw
 
 from frzmq.config import RecorderConfig
 from frzmq.recorder.events import (
@@ -35,7 +36,7 @@ from frzmq.recorder.events import (
     WriteSnapshot,
 )
 from frzmq.recorder.machine import RecorderMachine
-from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.batch import BatchType, Header
 from frzmq.wire.messages import (
     Ack,
     Advance,
@@ -56,8 +57,6 @@ from frzmq.wire.messages import (
     Welcome,
 )
 
-MS = 10**6
-S = 10**9
 BOOT = b"boot" * 4
 CONFIG = RecorderConfig(
     min_age_ns=10**17,
@@ -69,135 +68,7 @@ CONFIG = RecorderConfig(
     flush_timeout_ns=2 * S,
     mode="service",
 )
-RECORDS, OPEN, END, STRINGS, FLUSH, GOODBYE = BatchType
 CONTROL = b"client"
-
-
-class Tracer:
-    """An honest one: what it made (``sent``: tseq -> batch), what is on its way, what was lost on the way."""
-
-    def __init__(self, number: int, end_marks: bool, generation: int) -> None:
-        self.uuid = bytes([number]) * 16
-        self.incarnation = 1
-        self.peer = b"peer%d" % number
-        self.end_marks = end_marks
-        self.generation = generation
-        self.told = generation
-        self.tseq = 0
-        self.batches = 0
-        self.next_index: dict[int, int] = {}
-        self.first: dict[int, int] = {}
-        self.overwritten: dict[int, list[tuple[int, int]]] = {}
-        self.strings = 0
-        self.pipe: list[int] = []
-        self.lost: list[int] = []
-        self.sent: dict[int, tuple[Header, bytes]] = {}
-        self.nonce = 0
-        self.open = False
-        self.ended = False
-        """It said goodbye: nothing more comes before another hello."""
-
-    def hello(self) -> Hello:
-        return Hello(self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True)
-
-    def make(self, kind: BatchType, now: int, body: bytes = b"", **fields: int) -> None:
-        self.tseq += 1
-        header = Header(
-            kind,
-            self.uuid,
-            self.incarnation,
-            self.nonce,
-            self.generation,
-            self.tseq,
-            base_ns=now,
-            last_ns=now,
-            body_size=len(body),
-            **fields,
-        )
-        self.sent[self.tseq] = (header, body)
-        self.pipe.append(self.tseq)
-
-    def record(self, now: int, writer: int, count: int, skipped: int) -> None:
-        index = self.next_index.get(writer, 0)
-        self.first.setdefault(writer, index)
-        if skipped:
-            self.overwritten.setdefault(writer, []).append((index, index + skipped))
-        self.make(RECORDS, now, b"r" * (3 * count), writer=writer, first_index=index + skipped, count=count)
-        self.next_index[writer] = index + skipped + count
-        self.batches += 1
-
-    def cut(self, now: int) -> None:
-        if self.open and self.end_marks:
-            rows = tuple(
-                WriterEnd(w, self.first.get(w, n), n, 0, tuple(self.overwritten.get(w, ())))
-                for w, n in sorted(self.next_index.items())
-            )
-            self.make(END, now, encode_end_mark(EndMark(rows)), count=self.batches)
-        self.batches, self.first, self.overwritten = 0, {}, {}
-        self.generation = self.told
-        self.open = True
-        self.make(OPEN, now, b"opening")
-
-
-def raw(part: tuple[Header, bytes]) -> bytes:
-    return encode_batch(*part)
-
-
-class Known:
-    """What the oracle holds of a stream: sets, and nothing that is derived."""
-
-    def __init__(self, tracer: Tracer, now: int) -> None:
-        self.uuid, self.peer, self.incarnation, self.nonce = tracer.uuid, tracer.peer, tracer.incarnation, tracer.nonce
-        self.end_marks = tracer.end_marks
-        self.asked = tracer.generation + 1
-        self.young = tracer.generation == 0
-        self.first_seen = 0
-        self.opened = 0
-        self.state = "live"
-        self.error = ""
-        self.rejoin_at = 0
-        self.heard = now
-        self.died: int | None = None
-        self.shared: int | None = None
-        self.seen: set[int] = set()
-        self.parts: dict[int, dict[int, tuple[Header, bytes]]] = {}
-        self.sealed: list[dict[str, Any]] = []
-        self.sealed_through = 0
-        self.record_from = 0
-        self.goodbye = 0
-        self.strings: list[bytes] = []
-        self.string_ids: set[int] = set()
-        self.place: dict[int, dict[int, str]] = {}
-        self.before: Counter[str] = Counter()
-        self.duplicate = self.rejected = 0
-        self.dirty = self.ack_now = False
-
-    def ledger(self) -> Counter[str]:
-        counts = Counter(self.before)
-        for places in self.place.values():
-            counts.update(places.values())
-        return counts
-
-    def stored(self) -> tuple[int, tuple[tuple[int, int], ...]]:
-        through = max(self.seen, default=0)
-        gaps, start = [], None
-        for n in range(1, through + 1):
-            if n not in self.seen and start is None:
-                start = n
-            elif n in self.seen and start is not None:
-                gaps.append((start, n))
-                start = None
-        return through, tuple(gaps)
-
-    def all_seen(self, start: int, end: int) -> bool:
-        low = 1 if self.young else self.first_seen
-        return all(n in self.seen for n in range(max(start, low), end))
-
-    def settled(self, target: int) -> bool:
-        """No part of a generation up to ``target`` is open, and the tracer is beyond it."""
-        if self.parts:
-            return min(self.parts) > target
-        return self.sealed_through > target - 1
 
 
 class RecorderModel(RuleBasedStateMachine):
