@@ -70,6 +70,8 @@ from frzmq.wire.messages import (
 FRAMES_A_TURN: Final = 64
 BYTES_A_TURN: Final = 4 << 20
 """The link and control are served between: a turn of the data socket takes about 5 ms at the most."""
+BUSY_BYTES: Final = 64 << 10
+"""After a turn with so much on the data socket snapshots get little of the next."""
 MAX_WAIT_MS: Final = 1_000
 ENDING_NS: Final = 5 * 10**9
 """What is under way when the recorder is told to end may take so long."""
@@ -201,7 +203,7 @@ class Worker:
         return max(0, min(MAX_WAIT_MS, -(-(deadline_ns - now_ns) // _MS)))
 
     def _drain_frames(self) -> bool:
-        """True when there may be more than one turn takes."""
+        """True when so much came that more is likely to wait."""
         receive, give, now_ns = self._receive, self._give, time.monotonic_ns()
         frames = size_bytes = 0
         self._acks = {}
@@ -212,14 +214,14 @@ class Worker:
                 size_bytes += len(data)
                 give(FrameReceived(data), now_ns)
         except Again:
-            return False
+            pass
         finally:
             self._frames += frames
             self._frame_bytes += size_bytes
             acks, self._acks = self._acks, None
             for peer, ack in acks.items():
                 self._send_link(peer, ack)
-        return True
+        return size_bytes >= BUSY_BYTES
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
