@@ -131,7 +131,7 @@ def opentelemetry_cases() -> dict[str, Case]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     class NullExporter(SpanExporter):
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002  # a null exporter
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider()

@@ -96,4 +96,4 @@ def _say_ready(address: str) -> None:
         print(f"ready {address}", flush=True)
     except OSError:
         # else the interpreter complains about it once more at its end
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process

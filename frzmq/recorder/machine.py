@@ -205,7 +205,7 @@ class RecorderMachine:
                 self._batch(tracer, header, data if size == len(data) else data[offset : offset + size], now_ns)
             offset += size
         self._rejected_frames += rejected
-        self._evict(self._ring.evict_by_size(), now_ns)
+        self._evict(self._ring.evict_by_size())
         self._shrink(now_ns)
         for tracer in touched.values():
             if tracer.ack_now or tracer.unacknowledged_bytes >= ACK_EVERY_BYTES:
@@ -515,7 +515,7 @@ class RecorderMachine:
         for generation in sealed:
             self._ring.put(tracer.number, tracer.kept(generation, now_ns))
 
-    def _evict(self, evicted: list[Evicted], now_ns: int) -> None:  # noqa: ARG002
+    def _evict(self, evicted: list[Evicted]) -> None:
         for gone in evicted:
             tracer = self._tracers[gone.stream]
             tracer.stream.count_evicted(gone.kept.generation)
@@ -532,7 +532,7 @@ class RecorderMachine:
                 return
             self._put(tracer, tracer.stream.close_oldest(Seal.OVERFLOW), now_ns)
             self._ring.charge(tracer.number, tracer.stream.charged_bytes)
-            self._evict(self._ring.evict_by_size(), now_ns)
+            self._evict(self._ring.evict_by_size())
             self.note_error(
                 f"{tracer.name}: an open generation grew past the cap: max_bytes ({self._config.max_bytes}) is too small"
             )
@@ -565,8 +565,8 @@ class RecorderMachine:
 
     def retain(self, now_ns: int) -> None:
         """Evicts what is too old, or too much, now."""
-        self._evict(self._ring.evict_by_age(now_ns), now_ns)
-        self._evict(self._ring.evict_by_size(), now_ns)
+        self._evict(self._ring.evict_by_age(now_ns))
+        self._evict(self._ring.evict_by_size())
 
     def emit(self, instruction: Instruction) -> None:
         self._out.append(instruction)
@@ -582,7 +582,7 @@ class RecorderMachine:
             self._put(tracer, tracer.stream.close(Seal.STOP), now_ns)
             self._ring.charge(tracer.number, tracer.stream.charged_bytes)
             tracer.stream.discard_before(NEVER)
-        self._evict(self._ring.clear(), now_ns)
+        self._evict(self._ring.clear())
         self._on = False
         error, self._first_error = self._first_error, ""
         return error

@@ -10,7 +10,7 @@ import msgpack
 
 from frzmq.errors import WireError
 
-Scalar: TypeAlias = None | bool | int | float | str | bytes  # noqa: RUF036
+Scalar: TypeAlias = bool | int | float | str | bytes | None
 Value: TypeAlias = "Scalar | list[Value] | dict[str | int, Value]"
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -42,7 +42,7 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def _no_extensions(code: int, data: bytes) -> None:  # noqa: ARG001
+def _no_extensions(code: int, data: bytes) -> None:  # noqa: ARG001  # what msgpack calls it with
     raise ValueError(f"an extension value (type {code}) is not allowed here")
 
 

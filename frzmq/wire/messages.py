@@ -273,7 +273,7 @@ class OkReply:
 @dataclass(frozen=True, slots=True)
 class StatusReply:
     id: int = unsigned()
-    status: Status = nested(Status)  # noqa: RUF009
+    status: Status = nested(Status)  # noqa: RUF009  # a field, as the others
 
 
 @dataclass(frozen=True, slots=True)

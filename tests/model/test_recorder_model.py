@@ -202,7 +202,7 @@ class RecorderModel(RuleBasedStateMachine):
 
     def _take(self, part: tuple[Header, bytes]) -> None:
         """One batch of any sender."""
-        h, body = part  # noqa: RUF059
+        h, _ = part
         k = self.known.get(h.uuid)
         if k is None:
             return
@@ -516,7 +516,7 @@ class RecorderModel(RuleBasedStateMachine):
         part = k.parts.get(g, {})
         kinds = [h.type for h, _ in part.values()]
         batches = [h for h, _ in part.values() if h.type is RECORDS]
-        if how != "cut short" and how != "not asked" and (not part or k.goodbye or g < k.record_from):  # noqa: PLR1714
+        if how not in ("cut short", "not asked") and (not part or k.goodbye or g < k.record_from):
             return
         header = Header(OPEN, k.uuid, k.incarnation, k.nonce, g, tseq, last_ns=self.now, base_ns=self.now)
         body, tail = b"", b""

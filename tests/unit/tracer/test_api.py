@@ -188,7 +188,7 @@ def test_context_of_two_tasks_says_whose_records_follow() -> None:
 
 
 def test_event_names_and_values_that_are_no_exact_builtins_become_their_types() -> None:
-    class Loud(str):  # noqa: SLOT000
+    class Loud(str):  # noqa: SLOT000  # a program would not have them
         def __hash__(self) -> int:
             raise AssertionError
 
@@ -248,7 +248,7 @@ def test_append_from_a_signal_handler_inside_of_one_is_dropped_and_counted() -> 
 def test_signal_handler_that_raises_in_an_append_is_heard_and_the_writer_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Alarm(Exception):  # noqa: N818
+    class Alarm(Exception):  # noqa: N818  # a name of the program's
         pass
 
     def handler(*_: object) -> None:
