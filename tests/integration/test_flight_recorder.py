@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -449,8 +448,7 @@ def test_asyncio_and_thread_pools_follow_the_operation(tmp_path: Path) -> None:
 
 
 def test_program_that_calls_nothing_is_recorded_by_its_environment(tmp_path: Path) -> None:
-    flight = frzmq.start(service="outer")
-    with closing(open_after(flight, tmp_path)) as taker:
+    with frzmq.start(service="outer") as flight:
         program = Program(
             tmp_path / "program.py",
             """
@@ -466,7 +464,7 @@ def test_program_that_calls_nothing_is_recorded_by_its_environment(tmp_path: Pat
         )
         program.process.communicate(timeout=DEADLINE_S)
         assert program.process.returncode == 1
-        opened = taker.take()
+        opened = taken(flight, tmp_path)
         assert [(log.level, log.message) for log in opened.logs] == [(30, "careful 3")]
         assert [(x.type, x.where) for x in opened.exceptions] == [("ZeroDivisionError", "thread"), ("KeyError", "main")]
         assert [p.end_reason for p in opened.processes if p.pid == program.process.pid] == ["exit"]
@@ -500,17 +498,6 @@ def test_threads_that_record_nothing_have_a_begin_and_an_end(tmp_path: Path, fla
         assert thread.begin_ns is not None
         assert thread.end_ns is not None
         assert thread.begin_ns < thread.end_ns
-
-
-class open_after:  # noqa: N801  # reads as a function
-    def __init__(self, flight: FlightRecorder, tmp_path: Path) -> None:
-        self.flight, self.tmp_path = flight, tmp_path
-
-    def take(self) -> Snapshot:
-        return taken(self.flight, self.tmp_path)
-
-    def close(self) -> None:
-        self.flight.stop()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 PURE = {
-    "tracer.pure": {"machine", "events", "generations", "slices"},
+    "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
     "recorder.pure": {
         "ring", "machine", "stream", "streams", "tracers", "control", "events", "ranges", "backoff", "horizon",
     },
