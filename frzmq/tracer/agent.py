@@ -415,7 +415,8 @@ class Agent:
 
     def _hello(self, incarnation: int, generation: int) -> Hello:
         identity, clocks = self._identity, Clocks.now()
-        directory = self._endpoints.directory
+        directory, path = self._endpoints.directory, self._buffer.path
+        shared = directory is not None and path is not None and os.path.dirname(path) == directory
         return Hello(
             uuid=identity.uuid,
             incarnation=incarnation,
@@ -429,11 +430,9 @@ class Agent:
             machine=identity.machine,
             program=identity.program,
             python=identity.python,
-            buffer_kind=self._buffer.kind,
+            buffer_kind=self._buffer.kind if shared else f"{self._buffer.kind} private",
             buffer_bytes=self._buffer.size_bytes,
-            shared=directory is not None
-            and self._buffer.path is not None
-            and os.path.dirname(self._buffer.path) == directory,
+            shared=shared,
             lock=self.lock.take(),
             monotonic_ns=clocks.monotonic_ns,
             boottime_ns=clocks.boottime_ns,

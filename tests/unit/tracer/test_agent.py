@@ -64,7 +64,7 @@ def bench() -> Iterator[Bench]:
 
 def test_agent_hello_says_who_it_is(bench: Bench) -> None:
     hello = bench.join()
-    assert (hello.service, hello.buffer_kind, hello.shared, hello.lock) == ("test", "fake", False, False)
+    assert (hello.service, hello.buffer_kind, hello.shared, hello.lock) == ("test", "fake private", False, False)
     assert hello.monotonic_ns > 0
 
 
