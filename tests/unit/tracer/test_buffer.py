@@ -12,6 +12,7 @@ import pytest
 from support.records import Record, Strings, decode
 
 from frzmq.tracer._buffer_py import MAX_STRINGS_BYTES, Buffer
+from frzmq.tracer._writer_py import NOTICE
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import WriterEnd
 from frzmq.wire.chunk import (
@@ -241,6 +242,18 @@ def test_cut_counts_what_a_writer_dropped(buffer: Buffer) -> None:
     event(buffer, 3, b"x" * LARGE_CHUNK_BYTES)
     (end,) = buffer.cut(2).writers
     assert end == WriterEnd(1, 0, end.next_index, 3, ())
+    assert buffer.cut(3).writers == ()
+
+
+def test_cut_of_a_writer_that_noticed_by_itself_is_where_it_noticed(buffer: Buffer) -> None:
+    buffer.cut(1)
+    event(buffer, 3)
+    # what a cut does first of all; then this thread goes on before the agent reads where it is
+    buffer.generation = 2
+    buffer.writer().op = NOTICE
+    event(buffer, 4)
+    assert len(events(decode(buffer.cut(2).slices))) == 3
+    assert len(events(decode(buffer.slices(1 << 20)))) == 4
 
 
 def test_cut_while_threads_append_loses_and_doubles_nothing(buffer: Buffer) -> None:
