@@ -23,6 +23,7 @@ COMMANDS = {
     "validate": "check a snapshot file",
     "export": "turn a snapshot file into text, or a timeline for Perfetto, or a picture",
     "demo": "run a small shop of services and catch its slow requests",
+    "completion": "say what a shell needs to complete the command line",
 }
 INTERRUPTED = 130
 
