@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _writer(format_: str, args: argparse.Namespace) -> Callable[[Snapshot, IO[bytes]], object]:
+    from frzmq.errors import ConfigError
+
+    if format_ == "svg":
+        raise ConfigError("export: this version writes text and Perfetto, not svg")
     if format_ == "perfetto":
         return lambda snapshot, file: _perfetto(snapshot, file, zipped=args.output.endswith(".gz"))
     return _text
