@@ -410,3 +410,24 @@ def test_demo_catches_the_slow_request(directory: Path, tmp_path: Path) -> None:
     assert validate(opened) == []
     assert frzmq("demo", "-o", str(out))[0] == 2
     shutil.rmtree(out)
+
+
+def test_run_children_without_site_or_environment_run_unrecorded(directory: Path) -> None:
+    file = directory / "a.frz"
+    code = (
+        "import subprocess, sys\n"
+        "for flags in ([], ['-E'], ['-I'], ['-S']):\n"
+        "    done = subprocess.run([sys.executable, *flags, '-c', 'print(1)'], capture_output=True, text=True)\n"
+        "    print(done.returncode, done.stdout.strip(), repr(done.stderr))\n"
+    )
+    assert frzmq("run", "-o", str(file), "-c", code) == (0, "0 1 ''\n" * 4, "")
+    with open_snapshot(file) as snapshot:
+        assert len(snapshot.processes) == 2
+
+
+def test_export_svg_refused_in_one_line(recorder: RecorderProcess, directory: Path) -> None:
+    file = snapshot_of(recorder, directory / "a.frz")
+    code, out, err = frzmq("export", str(file), "-o", str(directory / "a.svg"))
+    assert (code, out) == (2, "")
+    assert err == "frzmq: export: this version writes text and Perfetto, not svg\n"
+    assert not (directory / "a.svg").exists()
