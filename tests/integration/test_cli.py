@@ -420,7 +420,8 @@ def test_run_children_without_site_or_environment_run_unrecorded(directory: Path
         "    done = subprocess.run([sys.executable, *flags, '-c', 'print(1)'], capture_output=True, text=True)\n"
         "    print(done.returncode, done.stdout.strip(), repr(done.stderr))\n"
     )
-    assert frzmq("run", "-o", str(file), "-c", code) == (0, "0 1 ''\n" * 4, "")
+    outcome = frzmq("run", "-o", str(file), "-c", code, FRZMQ_RUNTIME_DIR=str(directory / "r"))
+    assert outcome == (0, "0 1 ''\n" * 4, "")
     with open_snapshot(file) as snapshot:
         assert len(snapshot.processes) == 2
 
