@@ -107,10 +107,10 @@ class Control:
     def garbage(self, peer: bytes, reason: str) -> None:
         self._error(peer, 0, ControlCode.BAD_REQUEST, reason)
 
-    def progress(self, now_ns: int) -> None:
-        """Ends the flushes that have what they wait for, or whose time is over."""
+    def progress(self, now_ns: int, changed: set[int] | None) -> None:
+        """Ends the flushes that have what they wait for, or whose time is over. ``changed``: the tracers of which that may be so now; None: any."""
         for flush in list(self._flushes):
-            for number in list(flush.targets):
+            for number in list(flush.targets) if changed is None else changed & flush.targets.keys():
                 if self._reached(number, flush.targets[number], now_ns):
                     del flush.targets[number]
             if not flush.targets or now_ns >= flush.deadline_ns:

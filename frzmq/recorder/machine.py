@@ -106,6 +106,8 @@ class RecorderMachine:
         self._next_advance_ns = now_ns + config.advance_every_ns
         self._next_heartbeat_ns = now_ns + config.heartbeat_ns
         self._wake_ns: int | None = None
+        self._changed: set[int] = set()
+        """Tracers whose streams the frame in hand changed."""
         self._errors: list[str] = []
         self._first_error = ""
         self._rejected_frames = 0
@@ -116,8 +118,10 @@ class RecorderMachine:
     # --- the door
 
     def handle(self, event: Input, now_ns: int) -> list[Instruction]:
+        changed: set[int] | None = None
         match event:
             case FrameReceived():
+                self._changed = changed = set()
                 self._frame(event.data, now_ns)
             case LinkReceived():
                 self._link(event, now_ns)
@@ -135,7 +139,7 @@ class RecorderMachine:
                 self._tick(now_ns)
             case _:
                 assert_never(event)
-        self._control.progress(now_ns)
+        self._control.progress(now_ns, changed)
         out, self._out = self._out, []
         return out
 
@@ -233,6 +237,7 @@ class RecorderMachine:
     def _batch(self, tracer: Tracer, header: Header, data: bytes, now_ns: int) -> None:
         stream = tracer.stream
         records = stream.records
+        self._changed.add(tracer.number)
         self._heard(tracer, now_ns)
         if tracer.state is State.LIVE:
             try:
@@ -530,6 +535,7 @@ class RecorderMachine:
             tracer = max(self._tracers.values(), key=lambda t: t.stream.open_bytes)
             if not tracer.stream.open_bytes:
                 return
+            self._changed.add(tracer.number)
             self._put(tracer, tracer.stream.close_oldest(Seal.OVERFLOW), now_ns)
             self._ring.charge(tracer.number, tracer.stream.charged_bytes)
             self._evict(self._ring.evict_by_size())

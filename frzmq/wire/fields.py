@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -98,12 +99,16 @@ def ranges(most: int) -> Any:
     return many(Check("a range [from, to)", _is_range, list), most)
 
 
+@functools.cache
+def _fields_of(cls: Any) -> tuple[tuple[str, Check, bool], ...]:
+    """Name, check, and whether it must be there: looked up once, for a message is encoded for every acknowledgement."""
+    fields = dataclasses.fields(cls)
+    return tuple((f.name, cast(Check, f.metadata["check"]), f.default is dataclasses.MISSING) for f in fields)
+
+
 def to_map(value: Any) -> dict[str | int, Value]:
     """The fields of a dataclass, each by its check."""
-    return {
-        field.name: cast(Check, field.metadata["check"]).encode(getattr(value, field.name))
-        for field in dataclasses.fields(value)
-    }
+    return {name: check.encode(getattr(value, name)) for name, check, _ in _fields_of(type(value))}
 
 
 def from_map(cls: type[T], value: object, what: str) -> T:
@@ -111,13 +116,12 @@ def from_map(cls: type[T], value: object, what: str) -> T:
     if not isinstance(value, dict):
         raise ValueError(f"{what}: wanted a map, got {type(value).__name__}")
     arguments = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # cls is a dataclass
-        check = cast(Check, field.metadata["check"])
-        if field.name in value:
+    for name, check, required in _fields_of(cast(Any, cls)):
+        if name in value:
             try:
-                arguments[field.name] = check.decode(value[field.name])
+                arguments[name] = check.decode(value[name])
             except ValueError:
-                raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got {shown(value[field.name])}") from None
-        elif field.default is dataclasses.MISSING:
-            raise WireError(f"{what}.{field.name}: wanted {check.wanted}, got nothing")
+                raise WireError(f"{what}.{name}: wanted {check.wanted}, got {shown(value[name])}") from None
+        elif required:
+            raise WireError(f"{what}.{name}: wanted {check.wanted}, got nothing")
     return cls(**arguments)
