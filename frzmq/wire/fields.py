@@ -108,7 +108,7 @@ def _fields_of(cls: Any) -> tuple[tuple[str, Check, bool], ...]:
 
 def to_map(value: Any) -> dict[str | int, Value]:
     """The fields of a dataclass, each by its check."""
-    return {name: check.encode(getattr(value, name)) for name, check, _ in _fields_of(type(value))}
+    return {name: check.encode(getattr(value, name)) for name, check, _ in _fields_of(cast(Any, type(value)))}
 
 
 def from_map(cls: type[T], value: object, what: str) -> T:
