@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -37,9 +39,16 @@ def serve(name: str, handle: Handler) -> None:
             """Quiet: the recorder keeps what happened."""
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     server = _Server(("127.0.0.1", 0), RequestHandler)
     print(server.server_port, flush=True)
     server.serve_forever()
+
+
+def _end_with_parent() -> None:
+    """Standard input is a pipe that whoever started this service holds open: also a kill -9 of that closes it."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def get(port: int, item: str) -> object:

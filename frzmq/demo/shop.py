@@ -75,13 +75,17 @@ def _shop(database: str) -> Iterator[int]:
             except subprocess.TimeoutExpired:
                 service.kill()
                 service.wait()
-            if service.stdout:
-                service.stdout.close()
+            for stream in (service.stdin, service.stdout):
+                if stream:
+                    stream.close()
 
 
 def _launch(services: list[subprocess.Popen[str]], name: str, *arguments: str) -> int:
     service = subprocess.Popen(
-        [sys.executable, "-m", f"frzmq.demo.{name}", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", f"frzmq.demo.{name}", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     services.append(service)
     assert service.stdout is not None
