@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,19 +23,10 @@ from frzmq.reader.validate import validate
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
-def free_port() -> int:
-    """The first of three; the system's choice is above the others that it gives."""
-    with socket.socket() as first:
-        first.bind(("127.0.0.1", 0))
-        port: int = first.getsockname()[1]
-        return port
-
-
 @pytest.fixture(params=["ipc", "tcp"])
 def recorder(request: pytest.FixtureRequest) -> Iterator[RecorderProcess]:
     with tempfile.TemporaryDirectory(prefix="fz") as directory:
-        address = directory if request.param == "ipc" else f"tcp://127.0.0.1:{free_port()}"
-        with recorder_process(address) as process:
+        with recorder_process(directory if request.param == "ipc" else "tcp") as process:
             yield process
 
 

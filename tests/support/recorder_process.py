@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,7 +65,8 @@ def start(address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> sub
 
 @contextlib.contextmanager
 def recorder_process(address: str, *arguments: str) -> Iterator[RecorderProcess]:
-    recorder = RecorderProcess(address, *arguments)
+    """``address``: ``tcp`` stands for three ports of the system's choice."""
+    recorder = _on_tcp(*arguments) if address == "tcp" else RecorderProcess(address, *arguments)
     try:
         yield recorder
     finally:
@@ -74,6 +76,31 @@ def recorder_process(address: str, *arguments: str) -> Iterator[RecorderProcess]
         for stream in (recorder.process.stdout, recorder.process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def _on_tcp(*arguments: str) -> RecorderProcess:
+    """Tries again when somebody was given one of its ports in the meantime."""
+    for _ in range(20):
+        try:
+            return RecorderProcess(f"tcp://127.0.0.1:{_free_ports()}", *arguments)
+        except AssertionError as error:
+            if "Address already in use" not in str(error):
+                raise
+    raise AssertionError("no three free ports in a row")
+
+
+def _free_ports() -> int:
+    """The first of three that were free a moment ago."""
+    while True:
+        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+                third.bind(("127.0.0.1", port + 2))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def until_gone(path: Path) -> None:
