@@ -7,7 +7,13 @@ from pathlib import Path
 
 from frzmq.cli.common import Subparsers, add_force, command, print_table
 
-FORMATS = {"demo.pftrace.gz": "the timeline: open it in ui.perfetto.dev", "demo.txt": "line by line"}
+FORMATS = {
+    "demo.pftrace.gz": "the timeline: open it in ui.perfetto.dev",
+    "demo.svg": "a picture of the slowest request",
+    "demo.txt": "line by line",
+}
+SLOW = "buy"
+"""The operation of a customer."""
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -37,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"three services (gateway, orders, inventory) and {args.seconds:g} s of customers ...", flush=True)
     outcome = run_shop(directory, args.seconds, overwrite=args.force)
     for name in FORMATS:
-        main(["export", str(outcome.snapshot), "-f", "-o", str(directory / name)])
+        of = ["--operation", SLOW] if name.endswith(".svg") else []
+        main(["export", str(outcome.snapshot), "-f", "-o", str(directory / name), *of])
     _show(outcome.snapshot, outcome.requests)
     print()
     for name, what in {"demo.frz": "the snapshot: frzmq info, validate, export", **FORMATS}.items():
@@ -52,7 +59,7 @@ def _show(path: Path, requests: int) -> None:
     from frzmq.reader.snapshot import open_snapshot
 
     with open_snapshot(path) as snapshot:
-        story = tell(snapshot, "buy")
+        story = tell(snapshot, SLOW)
         ledger = snapshot.ledger
         kinds = f"{len(snapshot.operations)} operations, {len(snapshot.spans)} spans, {len(snapshot.flows)} flows between processes"
         print(f"\ncaught: {requests} requests, {len(snapshot.processes)} processes, {kinds}")

@@ -64,10 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _writer(format_: str, args: argparse.Namespace) -> Callable[[Snapshot, IO[bytes]], object]:
-    from frzmq.errors import ConfigError
-
     if format_ == "svg":
-        raise ConfigError("export: this version writes text and Perfetto, not svg")
+        return lambda snapshot, file: _svg(snapshot, file, args.operation)
     if format_ == "perfetto":
         return lambda snapshot, file: _perfetto(snapshot, file, zipped=args.output.endswith(".gz"))
     return _text
@@ -83,6 +81,12 @@ def _perfetto(snapshot: Snapshot, file: IO[bytes], *, zipped: bool) -> None:
             write_perfetto(snapshot, packed.write)
     else:
         write_perfetto(snapshot, file.write)
+
+
+def _svg(snapshot: Snapshot, file: IO[bytes], operation: str | None) -> None:
+    from frzmq.export.svg import write_svg
+
+    write_svg(snapshot, file.write, operation=operation)
 
 
 def _text(snapshot: Snapshot, file: IO[bytes]) -> None:

@@ -426,9 +426,12 @@ def test_run_children_without_site_or_environment_run_unrecorded(directory: Path
         assert len(snapshot.processes) == 2
 
 
-def test_export_svg_refused_in_one_line(recorder: RecorderProcess, directory: Path) -> None:
-    file = snapshot_of(recorder, directory / "a.frz")
-    code, out, err = frzmq("export", str(file), "-o", str(directory / "a.svg"))
-    assert (code, out) == (2, "")
-    assert err == "frzmq: export: this version writes text and Perfetto, not svg\n"
-    assert not (directory / "a.svg").exists()
+def test_export_svg_is_a_picture_of_an_operation(directory: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "s.frz", tmp_path / "a.svg"
+    code = "import frzmq\nwith frzmq.operation('work'):\n    pass"
+    assert frzmq("run", "-o", str(path), "-c", code, FRZMQ_RUNTIME_DIR=str(directory / "r"))[0] == 0
+    assert frzmq("export", str(path), "-o", str(out), "--operation", "work") == (0, "", "")
+    assert out.read_text().startswith("<svg ")
+    refused = "frzmq: export: wanted an operation of the snapshot, got 'none'\n"
+    assert frzmq("export", str(path), "-o", str(out), "-f", "--operation", "none") == (2, "", refused)
+    assert frzmq("export", str(path), "-o", str(tmp_path / "a.txt"), "--operation", "work")[0] == 2

@@ -25,9 +25,11 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 @pytest.fixture(params=["ipc", "tcp"])
 def recorder(request: pytest.FixtureRequest) -> Iterator[RecorderProcess]:
-    with tempfile.TemporaryDirectory(prefix="fz") as directory:
-        with recorder_process(directory if request.param == "ipc" else "tcp") as process:
-            yield process
+    with (
+        tempfile.TemporaryDirectory(prefix="fz") as directory,
+        recorder_process(directory if request.param == "ipc" else "tcp") as process,
+    ):
+        yield process
 
 
 def start(name: str, *arguments: str) -> subprocess.Popen[str]:
