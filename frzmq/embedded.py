@@ -80,7 +80,12 @@ class EmbeddedRecorder:
                     cwd="/",
                     env=_environment(),
                 )
-            launcher.wait(READY_TIMEOUT_S)
+            try:
+                launcher.wait(READY_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                launcher.kill()
+                launcher.wait()
+                raise StateError(f"embedded recorder: its shell did not end within {READY_TIMEOUT_S:g} s") from None
         finally:
             os.close(stdin_read)
             os.close(stdout_write)
@@ -147,28 +152,29 @@ class EmbeddedRecorder:
 def _sweep(parent: str) -> None:
     """Removes what embedded recorders that were killed have left: directories with a lock that nobody holds."""
     with contextlib.suppress(OSError):
-        for entry in os.scandir(parent):
-            if (
-                entry.name.startswith(PREFIX)
-                and entry.is_dir(follow_symlinks=False)
-                and time.time() - entry.stat(follow_symlinks=False).st_mtime > YOUNG_S
-                and not _is_locked(os.path.join(entry.path, "lock"))
-            ):
-                shutil.rmtree(entry.path, ignore_errors=True)
+        for entry in list(os.scandir(parent)):
+            with contextlib.suppress(OSError):
+                if _is_left(entry):
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def _is_locked(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+def _is_left(entry: os.DirEntry[str]) -> bool:
+    """Raises OSError when it cannot be told."""
+    if not entry.name.startswith(PREFIX) or not entry.is_dir(follow_symlinks=False):
+        return False
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime <= YOUNG_S:
         return False
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fd = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
         return True
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     finally:
         os.close(fd)
-    return False
+    return True
 
 
 def _wait_end(fd: int, timeout_s: float) -> bool:

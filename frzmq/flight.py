@@ -48,7 +48,8 @@ class FlightRecorder:
         self._recorder = RecorderConfig(
             min_age_ns=round(self._tracer.min_age_s * 1e9), max_bytes=self._tracer.max_bytes, mode="embedded"
         )
-        self._lock = threading.Lock()
+        # the same thread may come again, in a signal handler
+        self._lock = threading.RLock()
         self._embedded: EmbeddedRecorder | None = None
         self._address: str | None = None
         self._environ: dict[str, str | None] = {}
@@ -104,14 +105,19 @@ class FlightRecorder:
             if _current is self:
                 _current = None
             self._address = None
-            self._written.wait_for(lambda: self._writing == 0, SNAPSHOT_S)
+            embedded, self._embedded = self._embedded, None
             self._restore_environment()
-            if not self._tracer.enabled:
-                return None
-            stopped = runtime.stop(SHIP_S)
-            error = self._first_error(address) or stopped
-            self._close_embedded()
-            return StateError(error) if error else None
+        # without the locks from here on: a signal handler may look at this recorder
+        with self._written:
+            self._written.wait_for(lambda: self._writing == 0, SNAPSHOT_S)
+        if not self._tracer.enabled:
+            return None
+        stopped = runtime.stop(SHIP_S)
+        error = stopped
+        if embedded is not None:
+            error = _first_error(embedded, address) or stopped
+            embedded.close()
+        return StateError(error) if error else None
 
     def flush(self, timeout: float = 5.0) -> bool:
         """When it returns True, everything that this process recorded before is in the ring. False: not within ``timeout`` seconds."""
@@ -150,19 +156,6 @@ class FlightRecorder:
             raise StateError(f"{what}: wanted a flight recorder that is on, got one that is off")
         return self._address
 
-    def _first_error(self, address: str) -> str:
-        """What the embedded recorder says at its end."""
-        if self._embedded is None or not self._embedded.mine:
-            return ""
-        from frzmq.control.client import ControlClient
-
-        try:
-            with ControlClient(address) as client:
-                client.stop()
-        except ControlError as error:
-            return str(error) if error.code is ControlCode.RECORDING else ""
-        return ""
-
     def _close_embedded(self) -> None:
         if self._embedded is not None:
             self._embedded.close()
@@ -173,6 +166,10 @@ class FlightRecorder:
             "FRZMQ_RECORDER": address,
             "FRZMQ_SERVICE": self._tracer.service,
             "FRZMQ_REDACT": ",".join(self._tracer.redact),
+            "FRZMQ_LOGGING": _flag(self._tracer.logging),
+            "FRZMQ_EXCEPTIONS": _flag(self._tracer.exceptions),
+            "FRZMQ_THREADS": _flag(self._tracer.threads),
+            "FRZMQ_BUFFER_BYTES": str(self._tracer.buffer_bytes),
         }
         for name, value in values.items():
             self._environ[name] = os.environ.get(name)
@@ -189,11 +186,29 @@ class FlightRecorder:
 
     def _after_fork_in_child(self) -> None:
         """The recorder stays the parent's; this process goes on recording into it."""
-        self._lock = threading.Lock()  # the lock's holder does not exist here
+        self._lock = threading.RLock()  # the lock's holder does not exist here
         self._written = threading.Condition(self._lock)
         self._writing = 0
         if self._embedded is not None:
             self._embedded.forget()
+
+
+def _first_error(embedded: EmbeddedRecorder, address: str) -> str:
+    """What a recorder of this process's own says at its end."""
+    from frzmq.control.client import ControlClient
+
+    if not embedded.mine:
+        return ""
+    try:
+        with ControlClient(address) as client:
+            client.stop()
+    except ControlError as error:
+        return str(error) if error.code is ControlCode.RECORDING else ""
+    return ""
+
+
+def _flag(on: bool) -> str:
+    return "1" if on else "0"
 
 
 class _Counted:
@@ -235,7 +250,7 @@ def _write_snapshot(address: str, write: Callable[[bytes], object], reason: str,
 
 
 _current: FlightRecorder | None = None
-_current_lock = threading.Lock()
+_current_lock = threading.RLock()
 
 
 def start(service: str | None = None, recorder: str | None = None, **options: Any) -> FlightRecorder:
@@ -260,14 +275,20 @@ def snapshot(path: str | os.PathLike[str], *, reason: str = "", last: float = 0.
     autostart.begin()
     address = runtime.address()
     if address is None:
-        raise StateError("snapshot: wanted a process that records, got one that is off")
+        raise StateError(f"snapshot: wanted a process that records, got one that is off{_why_off()}")
     with atomic_file(path, overwrite=overwrite) as file:
         return _write_snapshot(address, file.write, reason, last)
 
 
+def _why_off() -> str:
+    if os.environ.get("FRZMQ_DISABLE"):
+        return ": FRZMQ_DISABLE"
+    return f": {autostart.problem}" if autostart.problem else ""
+
+
 def _after_fork_in_child() -> None:
     global _current, _current_lock
-    _current_lock = threading.Lock()
+    _current_lock = threading.RLock()
     # the child may start one of its own, with another service's name
     current, _current = _current, None
     if current is not None:
