@@ -410,6 +410,7 @@ class RecorderMachine:
 
     def _leave(self, tracer: Tracer, state: State) -> None:
         """Nothing of it is open any more."""
+        self._changed.add(tracer.number)
         tracer.state = state
         self._ring.charge(tracer.number, tracer.stream.charged_bytes)
         self._ring.set_live(tracer.number, tracer.stands)

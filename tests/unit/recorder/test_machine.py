@@ -333,6 +333,16 @@ def test_machine_flush_names_who_does_not_answer() -> None:
     assert said[-1] == SendReply(b"c", FlushReply(3, ("svc[42]",)))
 
 
+def test_machine_flush_does_not_wait_for_a_tracer_that_a_malformed_frame_stops() -> None:
+    bench = Bench()
+    peer = Peer(bench, end_marks=False)
+    peer.open(1)
+    bench.ask(FlushRequest(3))
+    header = Header(BatchType.FLUSH, b"p" * 16, 0, 100, 1, 2)
+    said = bench.give(FrameReceived(encode_batch(header) + b"fz"))
+    assert said[-1] == SendReply(b"c", FlushReply(3))
+
+
 def test_machine_double_flush_needs_the_second_opening() -> None:
     bench = Bench()
     peer = Peer(bench, end_marks=False)
