@@ -338,8 +338,7 @@ def test_machine_flush_does_not_wait_for_a_tracer_that_a_malformed_frame_stops()
     peer = Peer(bench, end_marks=False)
     peer.open(1)
     bench.ask(FlushRequest(3))
-    header = Header(BatchType.FLUSH, b"p" * 16, 0, 100, 1, 2)
-    said = bench.give(FrameReceived(encode_batch(header) + b"fz"))
+    said = bench.give(FrameReceived(peer.batch(BatchType.FLUSH) + b"fz"))
     assert said[-1] == SendReply(b"c", FlushReply(3))
 
 
