@@ -190,8 +190,13 @@ def _environment() -> dict[str, str]:
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("FRZMQ_") and key != "PYTHONSTARTUP"
     }
-    package_parent = str(Path(__file__).resolve().parent.parent)
-    if os.path.basename(package_parent) not in ("site-packages", "dist-packages"):
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = package_parent + (os.pathsep + path if path else "")
+    if path := python_path():
+        environment["PYTHONPATH"] = path
     return environment
+
+
+def python_path(*first: str) -> str:
+    """This process's PYTHONPATH, behind ``first`` and, where that does not find it by itself, what makes a Python find this very package."""
+    parent = Path(__file__).resolve().parent.parent
+    package = [] if parent.name in ("site-packages", "dist-packages") else [str(parent)]
+    return os.pathsep.join(filter(None, [*first, *package, os.environ.get("PYTHONPATH", "")]))

@@ -112,10 +112,9 @@ class FlightRecorder:
             self._written.wait_for(lambda: self._writing == 0, SNAPSHOT_S)
         if not self._tracer.enabled:
             return None
-        stopped = runtime.stop(SHIP_S)
-        error = stopped
+        error = runtime.stop(SHIP_S)
         if embedded is not None:
-            error = _first_error(embedded, address) or stopped
+            error = _first_error(embedded, address) or error
             embedded.close()
         return StateError(error) if error else None
 

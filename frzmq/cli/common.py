@@ -7,12 +7,14 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
     from frzmq.control.client import ControlClient
 
+STDOUT = "-"
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -87,6 +89,18 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
             cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+@contextmanager
+def output(path: str, *, force: bool, durable: bool = True) -> Iterator[BinaryIO]:
+    """Standard output for STDOUT, else a file that is there whole or not at all, and overwrites one only by ``force``."""
+    if path == STDOUT:
+        yield sys.stdout.buffer
+        return
+    from frzmq.snapfile.writer import atomic_file
+
+    with atomic_file(path, overwrite=force, durable=durable) as file:
+        yield file
 
 
 def note(message: str) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
-from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
-from frzmq.cli.common import Subparsers, add_force, command
+from frzmq.cli.common import Subparsers, add_force, command, output
 
 if TYPE_CHECKING:
     from frzmq.reader.snapshot import Snapshot
 
-STDOUT = "-"
 SUFFIXES = {
     ".txt": "text",
     ".pftrace": "perfetto",
@@ -46,29 +43,26 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
 def run(args: argparse.Namespace) -> int:
     from frzmq.errors import ConfigError
     from frzmq.reader.snapshot import open_snapshot
-    from frzmq.snapfile.writer import atomic_file
 
     format_ = args.format or next((f for suffix, f in SUFFIXES.items() if args.output.endswith(suffix)), None)
     if format_ is None:
         raise ConfigError(f"export: wanted --format, or a name that ends in {', '.join(SUFFIXES)}, got {args.output!r}")
     if args.operation and format_ != "svg":
         raise ConfigError(f"export: --operation is of svg, got {format_}")
-    write = _writer(format_, args)
     with open_snapshot(args.file, align=not args.no_align) as snapshot:
-        if args.output == STDOUT:
-            write(snapshot, sys.stdout.buffer)
-        else:
-            with atomic_file(args.output, overwrite=args.force, durable=False) as file:
-                write(snapshot, file)
+        export(snapshot, args.output, format_, operation=args.operation, force=args.force)
     return 0
 
 
-def _writer(format_: str, args: argparse.Namespace) -> Callable[[Snapshot, IO[bytes]], object]:
-    if format_ == "svg":
-        return lambda snapshot, file: _svg(snapshot, file, args.operation)
-    if format_ == "perfetto":
-        return lambda snapshot, file: _perfetto(snapshot, file, zipped=args.output.endswith(".gz"))
-    return _text
+def export(snapshot: Snapshot, path: str, format_: str, *, operation: str | None = None, force: bool = False) -> None:
+    """Writes ``path``, packed when its name ends in .gz; ``format_``: one of those of SUFFIXES."""
+    with output(path, force=force, durable=False) as file:
+        if format_ == "svg":
+            _svg(snapshot, file, operation)
+        elif format_ == "perfetto":
+            _perfetto(snapshot, file, zipped=path.endswith(".gz"))
+        else:
+            _text(snapshot, file)
 
 
 def _perfetto(snapshot: Snapshot, file: IO[bytes], *, zipped: bool) -> None:

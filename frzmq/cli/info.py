@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING, Any
 
 from frzmq.cli.common import Subparsers, add_json, command, print_json, print_table
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def slowest(snapshot: Snapshot, count: int = SLOWEST) -> list[Operation]:
     """The operations that took longest, those that had not ended among them; a part of one that is listed is not listed itself."""
     begun = [o for o in snapshot.operations if o.begin_ns is not None and o.parent is None and not o.remote_parent]
-    return sorted(begun, key=lambda o: (o.end_ns or snapshot.end_ns) - (o.begin_ns or 0), reverse=True)[:count]
+    return sorted(begun, key=snapshot.took_ns, reverse=True)[:count]
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
@@ -80,11 +79,12 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 def _show(snapshot: Snapshot) -> None:
     from frzmq.config import format_duration, format_size
-    from frzmq.export.text import clean
+    from frzmq.export.text import clean, utc
 
     header = snapshot.header
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(header.created_wall_ns // 10**9))
-    print(f"{snapshot.path}: {format_size(snapshot.size_bytes)}, made {made} UTC on {clean(header.host)}")
+    print(
+        f"{snapshot.path}: {format_size(snapshot.size_bytes)}, made {utc(header.created_wall_ns)} on {clean(header.host)}"
+    )
     if header.reason:
         print(f"reason: {clean(header.reason)}")
     if snapshot.horizon_ns:
@@ -140,7 +140,8 @@ def _operation_row(snapshot: Snapshot, operation: Operation) -> tuple[str, str, 
     from frzmq.config import format_duration
     from frzmq.export.text import clean
 
-    took_ns = (operation.end_ns or snapshot.end_ns) - (operation.begin_ns or 0)
-    took = format_duration(max(0, took_ns)) + ("" if operation.end_ns is not None else ", and had not ended")
+    took = format_duration(snapshot.took_ns(operation)) + (
+        "" if operation.end_ns is not None else ", and had not ended"
+    )
     failed = f" ({clean(operation.error)})" if operation.error else ""
     return clean(operation.name) + failed, clean(snapshot.processes[operation.process].name), took

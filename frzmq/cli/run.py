@@ -109,18 +109,14 @@ def _service(program: list[str]) -> str:
 def environment(config: TracerConfig, address: str) -> dict[str, str]:
     """Of the program: this one's, with the recorder and with what lets a Python find frzmq."""
     import frzmq
+    from frzmq.embedded import python_path
 
-    package = Path(frzmq.__file__).resolve().parent
-    path = [str(package / "site")]
-    if package.parent.name not in ("site-packages", "dist-packages"):
-        path.append(str(package.parent))
-    if os.environ.get("PYTHONPATH"):
-        path.append(os.environ["PYTHONPATH"])
+    site = str(Path(frzmq.__file__).resolve().parent / "site")
     return {
         **os.environ,
         "FRZMQ_RECORDER": address,
         "FRZMQ_SERVICE": config.service,
-        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPATH": python_path(site),
     }
 
 

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from frzmq.cli.common import Subparsers, add_address, add_force, client, command, note
-
-STDOUT = "-"
+from frzmq.cli.common import STDOUT, Subparsers, add_address, add_force, client, command, note, output
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -32,15 +30,10 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from frzmq.config import format_size, parse_duration
-    from frzmq.snapfile.writer import atomic_file
 
     last_ns = parse_duration(args.last, "--last")
-    with client(args) as recorder, _progress() as progress:
-        if args.output == STDOUT:
-            end = recorder.snapshot(sys.stdout.buffer, reason=args.reason, last_ns=last_ns, progress=progress)
-        else:
-            with atomic_file(args.output, overwrite=args.force) as file:
-                end = recorder.snapshot(file, reason=args.reason, last_ns=last_ns, progress=progress)
+    with client(args) as recorder, _progress() as progress, output(args.output, force=args.force) as file:
+        end = recorder.snapshot(file, reason=args.reason, last_ns=last_ns, progress=progress)
     for name in end.missing:
         note(f"missing: the last moments of {name}, which did not answer in time")
     if args.output != STDOUT:

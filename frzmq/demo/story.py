@@ -29,7 +29,7 @@ class Story:
 def tell(snapshot: Snapshot, name: str) -> Story:
     """Of the slowest operation called ``name`` that has ended."""
     ended = [o for o in snapshot.operations if o.name == name and o.begin_ns is not None and o.end_ns is not None]
-    slowest = max(ended, key=_took)
+    slowest = max(ended, key=snapshot.took_ns)
     mine = {o.number for o in snapshot.operations if o.trace == slowest.trace}
     parts: list[Operation | Span] = [o for o in snapshot.operations if o.number in mine]
     parts += [s for s in snapshot.spans if s.operation in mine]
@@ -37,12 +37,10 @@ def tell(snapshot: Snapshot, name: str) -> Story:
     # one that begins later and ends earlier is inside
     parts.sort(key=lambda p: (p.begin_ns or 0, -(p.end_ns or 0)))
     leaves = [p for p in parts if isinstance(p, Span)]
-    waited = max(leaves, key=lambda s: (_took(s) > _took(slowest) // 2, s.begin_ns or 0), default=None)
+    waited = max(
+        leaves, key=lambda s: (snapshot.took_ns(s) > snapshot.took_ns(slowest) // 2, s.begin_ns or 0), default=None
+    )
     return Story(tuple(_steps(snapshot, parts)), _culprit(snapshot, waited, mine) if waited is not None else None)
-
-
-def _took(item: Operation | Span) -> int:
-    return (item.end_ns or 0) - (item.begin_ns or 0)
 
 
 def _steps(snapshot: Snapshot, parts: list[Operation | Span]) -> Iterator[Step]:
@@ -50,7 +48,7 @@ def _steps(snapshot: Snapshot, parts: list[Operation | Span]) -> Iterator[Step]:
     for part in parts:
         while ends and ends[-1] < (part.end_ns or 0):
             ends.pop()
-        yield Step(len(ends), part.name, snapshot.processes[part.process].name, _took(part))
+        yield Step(len(ends), part.name, snapshot.processes[part.process].name, snapshot.took_ns(part))
         ends.append(part.end_ns or 0)
 
 

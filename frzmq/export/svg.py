@@ -71,7 +71,7 @@ def find_operation(snapshot: Snapshot, wanted: str) -> Operation:
     found = [o for o in snapshot.operations if wanted in {o.name, o.op} and o.begin_ns is not None]
     if not found:
         raise ConfigError(f"export: wanted an operation of the snapshot, got {wanted!r:.80}")
-    return max(found, key=lambda o: (o.end_ns or snapshot.end_ns) - (o.begin_ns or 0))
+    return max(found, key=snapshot.took_ns)
 
 
 class _Picture:

@@ -52,8 +52,7 @@ def write_text(snapshot: Snapshot, out: TextIO) -> int:
 
 def _heading(snapshot: Snapshot) -> Iterator[str]:
     header = snapshot.header
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(header.created_wall_ns // 10**9))
-    yield f"# snapshot of {made} UTC, {len(header.streams)} processes{_because(header.reason)}"
+    yield f"# snapshot of {utc(header.created_wall_ns)}, {len(header.streams)} processes{_because(header.reason)}"
     for name in header.missing:
         yield f"# missing: the last moments of {clean(name)}"
 
@@ -93,12 +92,11 @@ class _Places:
             yield f"{self._time(entry.time_ns)}  {self._processes[entry.process]}  {place}  open {what}  {clean(name)}  since {self._time(begin_ns)} ({age})"
 
     def _begin(self, process: int, writer: int, track: int, name: str | int, time_ns: int) -> None:
-        key = (process, 0 if isinstance(name, int) else track or -writer - 1, name)
-        self._begun.setdefault(key, []).append(time_ns)
+        self._begun.setdefault(_key(process, writer, track, name), []).append(time_ns)
 
     def _end(self, process: int, writer: int, track: int, name: str | int, time_ns: int) -> str:
         """How long it took, "" when its begin is not known."""
-        key = (process, 0 if isinstance(name, int) else track or -writer - 1, name)
+        key = _key(process, writer, track, name)
         begun = self._begun.get(key)
         if not begun:
             return ""
@@ -159,6 +157,11 @@ class _Places:
         return (self._tasks.get((process, track)) or f"task {track}") if track else self._thread(process, writer)
 
 
+def _key(process: int, writer: int, track: int, name: str | int) -> tuple[int, int, str | int]:
+    """What a begin and its end have in common: a span its place and name, an operation its id."""
+    return process, 0 if isinstance(name, int) else track or -writer - 1, name
+
+
 def _says(name: str, value: Value) -> bool:
     """An id of 0 and an empty text stand for none."""
     return value not in ("", b"", None) and not (name in _ID_FIELDS and value == 0)
@@ -171,6 +174,11 @@ def _value(name: str, value: Value) -> str:
         return value.hex() if len(value) <= MAX_VALUE_CHARS // 2 else f"{value[: MAX_VALUE_CHARS // 2].hex()}…"
     text: Any = value
     return clean(str(text))
+
+
+def utc(wall_ns: int) -> str:
+    """A wall time to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wall_ns // 10**9))
 
 
 def clean(text: str) -> str:

@@ -181,13 +181,13 @@ class Builder:
             self._threads.append(thread)
         return thread
 
-    def _track(self, process: int, writer: int, task: int, label: str = "") -> _Track:
+    def _track(self, process: int, writer: int, task: int) -> _Track:
         tracks = self._processes[process].tracks
         key = task or -writer - 1
         track = tracks.get(key)
         if track is None:
             thread = self._thread(process, writer)
-            track = tracks[key] = _Track(len(self._tracks), process, thread.number, task, label)
+            track = tracks[key] = _Track(len(self._tracks), process, thread.number, task)
             self._tracks.append(track)
         return track
 
@@ -217,10 +217,9 @@ class Builder:
         time_ns = record.time_ns
         match record.name:
             case "span_begin":
-                parent = track.stack[-1].number if track.stack else None
-                self._begin_span(
-                    track, thread, fields["name"], time_ns, operation, parent, len(track.stack), fields["attributes"]
-                )
+                span = self._new_span(track, thread, fields["name"], time_ns, operation, track.stack)
+                span.attributes = fields["attributes"]
+                track.stack.append(span)
             case "span_end":
                 self._end_span(process, track, thread, operation, record)
             case "operation_begin":
@@ -295,21 +294,19 @@ class Builder:
                 # a kind of a newer tracer: it is in the iteration
                 pass
 
-    def _begin_span(
+    def _new_span(
         self,
         track: _Track,
         thread: _Thread,
         name: str,
         begin_ns: int | None,
         operation: int | None,
-        parent: int | None,
-        depth: int,
-        attributes: dict[str, Any],
+        around: list[_Span],
     ) -> _Span:
-        span = _Span(len(self._spans), thread.number, track, name, begin_ns, operation, parent, depth, attributes)
+        """``around``: those on its track that are open around it, innermost last."""
+        parent = around[-1].number if around else None
+        span = _Span(len(self._spans), thread.number, track, name, begin_ns, operation, parent, len(around))
         self._spans.append(span)
-        if begin_ns is not None:
-            track.stack.append(span)
         return span
 
     def _end_span(
@@ -320,9 +317,7 @@ class Builder:
         if span is None:
             if process.whole:
                 self._unmatched_ends += 1
-            depth = len(track.stack)
-            parent = track.stack[-1].number if track.stack else None
-            span = self._begin_span(track, thread, fields["name"], None, operation, parent, depth, {})
+            span = self._new_span(track, thread, fields["name"], None, operation, track.stack)
             span.begin_held = False
         span.end_ns, span.end_held, span.error, span.end_thread = record.time_ns, True, fields["error"], thread.number
 
@@ -384,31 +379,18 @@ class Builder:
             if operation.over:
                 operation.end_ns, operation.over = None, False
             return (1, operation.number)
-        for span in track.stack:
-            if span.begin_ns == begin_ns and span.name == name:
-                return (0, span.number)
-        for span in track.over:
-            if span.begin_ns == begin_ns and span.name == name:
-                track.over.remove(span)
-                span.end_ns = None
-                insort(track.stack, span, key=_begin_of)
-                return (0, span.number)
-        around = [span for span in track.stack if _begin_of(span) <= begin_ns]
-        number = self._operation(opened.process, item.writer, track, item.op).number if item.op else None
-        parent = around[-1].number if around else None
-        span = _Span(
-            len(self._spans),
-            self._thread(opened.process, item.writer).number,
-            track,
-            name,
-            begin_ns,
-            number,
-            parent,
-            len(around),
-            begin_held=False,
-        )
-        self._spans.append(span)
-        insort(track.stack, span, key=_begin_of)
+        span = next((s for s in (*track.stack, *track.over) if (s.begin_ns, s.name) == (begin_ns, name)), None)
+        if span is None:
+            number = self._operation(opened.process, item.writer, track, item.op).number if item.op else None
+            around = [s for s in track.stack if _begin_of(s) <= begin_ns]
+            thread = self._thread(opened.process, item.writer)
+            span = self._new_span(track, thread, name, begin_ns, number, around)
+            span.begin_held = False
+            insort(track.stack, span, key=_begin_of)
+        elif span in track.over:
+            track.over.remove(span)
+            span.end_ns = None
+            insort(track.stack, span, key=_begin_of)
         return (0, span.number)
 
     # --- the result

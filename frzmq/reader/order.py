@@ -79,7 +79,8 @@ class StreamReader:
             for wrong in filter(None, (body.problem, *decoded.problems)):
                 self._problem(f"{section}: {wrong}" if wrong is not body.problem else wrong)
             marks: list[Entry] = [*self._opened(section.info, decoded)]
-            marks += map(self._lost, self._gaps(before, section.info, body.problem, decoded, expected))
+            gaps = self._gaps(before, section.info, body.problem, decoded, expected)
+            marks += [Lost(gap.begin_ns, gap) for gap in gaps]
             marks.sort(key=entry_time)
             before = section.info
             yield heapq.merge(marks, *self._writers(section, decoded), key=entry_time)
@@ -88,9 +89,6 @@ class StreamReader:
         if decoded.opening is not None:
             at_ns = decoded.opening.monotonic_ns + self._offset_ns
             yield Opened(at_ns, self._number, info.generation, decoded.opening, self.strings)
-
-    def _lost(self, gap: Gap) -> Lost:
-        return Lost(gap.begin_ns, gap)
 
     def _writers(self, section: Section, decoded: DecodedGeneration) -> list[Iterator[Record]]:
         assert section.info is not None

@@ -143,6 +143,11 @@ class Snapshot:
         last_ns = max((p.last_ns for p in self.processes if p.last_ns is not None), default=0)
         return max(last_ns, self.header.created_monotonic_ns)
 
+    def took_ns(self, item: Operation | Span) -> int:
+        """How long it took, or has taken when the snapshot was made; of one whose begin is lost 0."""
+        end_ns = self.end_ns if item.end_ns is None else item.end_ns
+        return 0 if item.begin_ns is None else max(0, end_ns - item.begin_ns)
+
     def wall_ns(self, time_ns: int) -> int:
         """A time as ns since the epoch, by the recorder's wall clock when the snapshot was made."""
         return self.header.created_wall_ns + time_ns - self.header.created_monotonic_ns

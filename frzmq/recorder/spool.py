@@ -23,6 +23,8 @@ from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChun
 MAX_SPOOLS: Final = 8
 MAX_EARLY: Final = 256
 """Clients whose credit, or cancel, came while the flush before their snapshot still ran."""
+MAX_CREDIT: Final = 1 << 16
+"""Chunks: more is not counted."""
 READY_BYTES: Final = 1 << 20
 """Of a file that is being written: the loop is woken for so much more of it."""
 CHUNKS_A_PUMP: Final = 32
@@ -32,7 +34,6 @@ RETRY_NS: Final = 10_000_000
 """A client that has credit but whose connection is full is tried again after so long."""
 IDLE_NS: Final = 30 * 10**9
 """A client that gives no credit, or does not read, is dropped after so long."""
-MAX_CREDIT: Final = 1 << 16
 TOTAL_NS: Final = 600 * 10**9
 """No client takes longer than this."""
 

@@ -60,11 +60,10 @@ _open_span: Final = struct.Struct("<QQ8xQQ24x").pack_into
 class _Off:
     """In the place of a thread's writer while nothing records: busy for good."""
 
-    __slots__ = ("busy", "dropped", "writer")
+    __slots__ = ("busy", "writer")
 
     def __init__(self) -> None:
         self.busy = True
-        self.dropped = 0
         self.writer = self
         """And in the place of a buffer's thread-local."""
 
@@ -306,7 +305,8 @@ def event(name: str, /, **attributes: object) -> None:
     try:
         w = _local.writer
         if w.busy:
-            w.dropped += 1
+            if w is not _off:
+                w.dropped += 1
             return
         if attributes or type(name) is not str or (ready := _events.get(name)) is None:
             _event_slowly(name, attributes)
