@@ -65,6 +65,8 @@ class _Runtime:
         self.buffer: Buffer | None = None
         self.error = ""
         """Why the recording ended, when it was not asked to."""
+        self.made_directory: str | None = None
+        """That of the recorder, which is not there, or no more."""
         self.forked = False
         self.automatic = False
         """It records because the environment says so, or as the child of a process that does: an explicit start may take its place."""
@@ -133,8 +135,10 @@ class _Runtime:
         identity = new_identity(config.service)
         directory = endpoints.directory
         if directory is not None:
+            missing = not os.path.lexists(directory)
             try:
                 ensure_private_dir(directory)
+                self.made_directory = directory if missing else None
             except FrzmqError:
                 directory = None  # another user's, or none that can be made: private memory
         self.buffer = buffer = make_buffer(config.buffer_kind, identity.uuid, 1, directory, config.buffer_bytes)
@@ -180,6 +184,11 @@ class _Runtime:
             # the lock goes with the process: then the recorder looks at the file
             buffer.abandon()
         agent.dispose()
+        if self.made_directory is not None:
+            # one of a program that was replaced (`exec`) and whose recorder has gone would be left behind; it goes only if it is empty
+            with contextlib.suppress(OSError):
+                os.rmdir(self.made_directory)
+            self.made_directory = None
 
     def discard(self) -> None:
         """Forgets the tracer, which is another process's or could not be made, without touching its file."""
@@ -209,6 +218,7 @@ class _Runtime:
     def after_fork_in_child(self) -> None:
         self.lock = threading.RLock()
         self.forked = self.automatic = True
+        self.made_directory = None
         self.beginning = False
         self.error = ""
         self.discard()

@@ -122,6 +122,37 @@ def test_start_in_a_prompt_works(tmp_path: Path) -> None:
     assert names(open_snapshot(tmp_path / "s.frz")) == ["typed"]
 
 
+def test_start_in_a_cell_of_a_running_loop_works(tmp_path: Path) -> None:
+    """As a notebook runs cells: compiled from text, ``__main__`` no file, inside of a running event loop."""
+    opened, said = run(
+        tmp_path,
+        """
+        import ast, asyncio, sys, types
+
+        CELLS = [
+            "import asyncio, frzmq\\nflight = frzmq.start(service='notebook')",
+            "async def work():\\n    with frzmq.span('cell'):\\n        await asyncio.sleep(0)",
+            "await work()",
+            "print(frzmq.snapshot('s.frz') > 0)",
+            "flight.stop()",
+        ]
+
+        async def kernel():
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            names = sys.modules["__main__"].__dict__
+            for n, text in enumerate(CELLS):
+                code = compile(text, f"<cell {n}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                result = eval(code, names)
+                if result is not None:
+                    await result
+
+        asyncio.run(kernel())
+        """,
+    )
+    assert said == "True\n"
+    assert [(p.service, len(opened.spans)) for p in opened.processes] == [("notebook", 1)]
+
+
 def test_child_may_give_itself_another_name(tmp_path: Path) -> None:
     opened, _ = run(
         tmp_path,
@@ -237,7 +268,14 @@ def test_threads_that_record_nothing_have_a_begin_and_an_end(tmp_path: Path, fla
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("pass", 0), ("raise SystemExit(3)", 3), ("os._exit(4)", 4), ("os.kill(os.getpid(), 9)", -9), ("os.abort()", -6)],
+    [
+        ("pass", 0),
+        ("raise SystemExit(3)", 3),
+        ("os._exit(4)", 4),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.abort()", -6),
+        ("os.execv(sys.executable, [sys.executable, '-c', 'import frzmq; frzmq.event(1); raise SystemExit(5)'])", 5),
+    ],
 )
 def test_recorder_and_its_directory_are_gone_after_the_program(
     tmp_path: Path, runtime_directory: Path, end: str, code: int
