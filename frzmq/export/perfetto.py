@@ -10,14 +10,14 @@ Field numbers are those of Perfetto's protos (perfetto/trace/trace_packet.proto 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
 
 from frzmq.export.lanes import Bar, lanes
 from frzmq.export.protobuf import data, double, integer, text, varint
-from frzmq.reader.model import Attributes, Event, ExceptionEvent, Flow, Gap, Gauge, Log, Operation, Process
+from frzmq.reader.model import Attributes, Event, ExceptionEvent, Flow, Gap, Gauge, Log, Operation, Process, Thread
 from frzmq.reader.snapshot import Snapshot
 from frzmq.wire.codec import Scalar
 
@@ -26,6 +26,7 @@ _MONOTONIC: Final = 3
 _INCREMENTAL: Final = 64
 """The first of the ids that a sequence may define for itself."""
 _BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4
+_MAX_PID: Final = 1 << 22
 _CLEARED: Final = 1
 _NEEDED: Final = 2
 _MAX_NAME_CHARS: Final = 200
@@ -76,14 +77,12 @@ class _Tracks:
         self._last = 0
         self._counters: dict[tuple[int, str], int] = {}
         self._lost: dict[int, int] = {}
-        self.process = [self._add(p.number, 0, p.name, data(3, _process(p))) for p in snapshot.processes]
+        pids = _pids(snapshot.processes)
+        self.process = [
+            self._add(p.number, 0, p.name, data(3, _process(p, pids[p.number]))) for p in snapshot.processes
+        ]
         self.thread = [
-            self._add(
-                t.process,
-                self.process[t.process],
-                "",
-                data(4, _thread(snapshot.processes[t.process], t.native_id or t.writer, t.name)),
-            )
+            self._add(t.process, self.process[t.process], "", data(4, _thread(t, pids[t.process])))
             for t in snapshot.threads
         ]
         self.track = [
@@ -128,12 +127,18 @@ class _Tracks:
         return self._lost[process]
 
 
-def _process(process: Process) -> bytes:
-    return integer(1, process.pid) + text(6, process.name) + (text(2, process.program) if process.program else b"")
+def _pids(processes: Sequence[Process]) -> list[int]:
+    """Perfetto takes equal pids for one process: where another host has it already, one that no kernel gives."""
+    host_of: dict[int, str] = {}
+    return [p.pid if host_of.setdefault(p.pid, p.host) == p.host else _MAX_PID + 1 + p.number for p in processes]
 
 
-def _thread(process: Process, native_id: int, name: str) -> bytes:
-    return integer(1, process.pid) + integer(2, native_id) + text(5, name or "thread")
+def _process(process: Process, pid: int) -> bytes:
+    return integer(1, pid) + text(6, process.name) + (text(2, process.program) if process.program else b"")
+
+
+def _thread(thread: Thread, pid: int) -> bytes:
+    return integer(1, pid) + integer(2, thread.native_id or thread.writer) + text(5, thread.name or "thread")
 
 
 # --- events

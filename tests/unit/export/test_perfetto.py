@@ -203,6 +203,16 @@ def test_perfetto_losses_are_on_a_track_of_their_own(tmp_path: Path) -> None:
     assert decoded.on(decoded.named("lost").uuid) == [(100, INSTANT, "4 records missing")]
 
 
+def test_perfetto_equal_pids_of_two_hosts_are_two_processes(tmp_path: Path) -> None:
+    streams = [Stream(name, 7, host=host) for name, host in (("a", "one"), ("b", "two"), ("c", "one"))]
+    decoded = exported(snapshot(tmp_path, *(s.generation(1, [event(10, "e")]) for s in streams)))
+    pid = {name: decoded.named(f"{name}[7]").process.pid for name in "abc"}
+    assert pid["a"] == pid["c"] == 7
+    assert pid["b"] > 1 << 22
+    threads = [t.thread.pid for t in decoded.tracks.values() if t.HasField("thread")]
+    assert threads == [7, pid["b"], 7]
+
+
 def test_perfetto_of_an_empty_snapshot_is_a_trace(tmp_path: Path) -> None:
     decoded = exported(snapshot(tmp_path, Stream("web", 41)))
     assert decoded.named("web[41]").process.pid == 41
