@@ -227,6 +227,10 @@ class Builder:
             case "operation_end":
                 ended = self._operation(record.process, record.writer, track, fields["op"], own=True)
                 ended.end_ns, ended.end_held, ended.over, ended.error = time_ns, True, False, fields["error"]
+            case "operation_update":
+                updated = self._operation(record.process, record.writer, track, fields["op"], own=True)
+                updated.name = fields["name"] or updated.name
+                updated.attributes = {**updated.attributes, **fields["attributes"]}
             case "event":
                 self._events.append(
                     Event(

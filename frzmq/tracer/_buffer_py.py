@@ -384,6 +384,13 @@ class Buffer:
             )
         return entry
 
+    def rename(self, entry: Entry, name: str) -> None:
+        """What ``entry`` stands for is called ``name`` from now on."""
+        if entry.offset >= 0:
+            # name and track are the two halves of one word
+            word = entry.end_word + 1
+            self.table_words[word] = self.table_words[word] >> 32 << 32 | self.name_id(name)
+
     def free_entry(self, entry: Entry, end_ns: int) -> None:
         entry.owner = None
         if entry.offset < 0:

@@ -42,6 +42,7 @@ _EVENT: Final = 5
 _GAUGE: Final = 6
 _INJECT: Final = 14
 _EXTRACT: Final = 15
+_OPERATION_UPDATE: Final = 16
 _PUBLISHED: Final = 4
 _DELTA_32: Final = 0xCE
 _BEGIN_HEAD: Final = _SPAN_BEGIN << 8 | _DELTA_32
@@ -368,12 +369,14 @@ def swallow(fault: BaseException) -> None:
 class Operation:
     """A logical unit of work with a trace id; see `operation`. May be kept, and nested in itself."""
 
-    __slots__ = ("_attributes", "_entered", "_traceparent", "name")
+    __slots__ = ("_attributes", "_entered", "_root", "_traceparent", "name")
 
-    def __init__(self, name: str, traceparent: object, attributes: dict[str, object]) -> None:
+    def __init__(self, name: str, traceparent: object, attributes: dict[str, object], *, root: bool = False) -> None:
+        """``root``: it belongs to no operation around it, as the request of a server that was started within one."""
         self.name = name
         self._traceparent = traceparent
         self._attributes = attributes
+        self._root = root
         self._entered: list[OperationState] = []
 
     def __enter__(self) -> Self:
@@ -391,9 +394,8 @@ class Operation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            state = here = current.get()
-            while state is not None and state.owner is not self:
-                state = state.parent
+            here = current.get()
+            state = self._state(here)
             if state is not None:
                 self._end(state, kind)
                 current.set(state.parent)
@@ -406,14 +408,43 @@ class Operation:
         except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
             swallow(fault)
 
+    def update(self, name: str | None = None, /, **attributes: object) -> None:
+        """While it is open: gives it another name, or more attributes, such as the route and the status of a request, which are known late."""
+        try:
+            state = self._state(current.get()) or (self._entered[-1] if self._entered else None)
+            w = writer()
+            if state is None or w is None or state.entry is None or state.buffer is not w.buffer:
+                return
+            intern = w.buffer.intern
+            new_name = NIL
+            if name is not None:
+                new_name = intern(_name(name))
+                w.buffer.rename(state.entry, _name(name))
+            w.append(_OPERATION_UPDATE, pack_uint(state.id) + new_name + pack_attributes(attributes, intern))
+        except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
+            swallow(fault)
+
+    def fail(self, error: str) -> None:
+        """While it is open: it has failed, though no exception ends it; ``error`` says how, such as "HTTP 503"."""
+        state = self._state(current.get()) or (self._entered[-1] if self._entered else None)
+        if state is not None:
+            state.error = _name(error)
+
+    def _state(self, state: OperationState | None) -> OperationState | None:
+        """The innermost of ``state`` and those around it that is of this operation."""
+        while state is not None and state.owner is not self:
+            state = state.parent
+        return state
+
     def _begin(self) -> OperationState | None:
         w = writer()
         if w is None:
             return None
-        parent = current.get()
+        around = current.get()
+        parent = None if self._root else around
         remote = None if self._traceparent is None else parse_traceparent(self._traceparent)
         trace = remote[0] if remote is not None else parent.trace if parent is not None else new_trace()
-        state = OperationState(self, trace, new_id(), parent)
+        state = OperationState(self, trace, new_id(), around)
         state.remote = remote[1] if remote is not None else 0
         parent_id = parent.id if parent is not None else 0
         intern = w.buffer.intern
@@ -433,13 +464,16 @@ class Operation:
         w = writer()
         if w is None or state.entry is None or state.buffer is not w.buffer:
             return
-        w.append(_OPERATION_END, pack_uint(state.id) + (NIL if kind is None else w.buffer.intern(type_name(kind))))
+        error = type_name(kind) if kind is not None else state.error
+        w.append(_OPERATION_END, pack_uint(state.id) + (w.buffer.intern(error) if error else NIL))
         w.buffer.free_entry(state.entry, w.last)
         state.entry = state.buffer = None
 
     def __call__(self, function: F) -> F:
         """``function`` with a new operation around each call, or each whole iteration of a generator."""
-        return decorated(function, lambda: Operation(self.name, self._traceparent, self._attributes), current)
+        return decorated(
+            function, lambda: Operation(self.name, self._traceparent, self._attributes, root=self._root), current
+        )
 
 
 def operation(name: str, /, traceparent: str | bytes | None = None, **attributes: object) -> Operation:

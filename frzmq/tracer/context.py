@@ -16,7 +16,7 @@ _MAX_HEADERS: Final = 1024
 class OperationState:
     """One entered operation. ``parent`` is what was current before it; None once it ended, so that no chain of ended ones is kept."""
 
-    __slots__ = ("buffer", "ended", "entry", "id", "owner", "parent", "remote", "trace")
+    __slots__ = ("buffer", "ended", "entry", "error", "id", "owner", "parent", "remote", "trace")
 
     def __init__(self, owner: object, trace: bytes, id: int, parent: OperationState | None) -> None:
         self.owner = owner
@@ -29,6 +29,8 @@ class OperationState:
         self.entry: Any = None
         """Its entry in the open table of ``buffer``."""
         self.ended = False
+        self.error = ""
+        """What its end says, unless an exception ends it."""
 
 
 current: Final[ContextVar[OperationState | None]] = ContextVar("frzmq_operation", default=None)

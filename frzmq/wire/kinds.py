@@ -30,6 +30,7 @@ class Kind(IntEnum):
     PROCESS_END = 13
     INJECT = 14
     EXTRACT = 15
+    OPERATION_UPDATE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ _TABLE: tuple[KindSpec, ...] = (
     # id: the parent id put into the traceparent; an extract of the same trace and id is the flow's other end
     KindSpec(Kind.INJECT, "inject", ("op:u", "trace:b", "id:u")),
     KindSpec(Kind.EXTRACT, "extract", ("op:u", "trace:b", "id:u")),
+    # name: its new one, or nil; attributes: added to those of its begin
+    KindSpec(Kind.OPERATION_UPDATE, "operation_update", ("op:u", "name:s", "attributes:m")),
 )
 
 KINDS: dict[int, KindSpec] = {spec.kind: spec for spec in _TABLE}

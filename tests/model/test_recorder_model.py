@@ -243,9 +243,10 @@ class RecorderModel(RuleBasedStateMachine):
             return
         mine = range(h.first_index, h.first_index + h.count)
         place = k.place.setdefault(h.writer, {})
-        for n in range(max(place, default=mine.start) + 1, mine.start):
+        known = max(max(place, default=-1) + 1, k.ends.get(h.writer, 0)) if place or h.writer in k.ends else mine.start
+        for n in range(known, mine.start):
             place[n] = "missing"
-        for n in range(mine.stop, min(place, default=mine.stop)):
+        for n in range(mine.stop, min(place, default=k.ends.get(h.writer, 0))):
             place[n] = "missing"
         place.update(dict.fromkeys(mine, "late"))
 
@@ -291,16 +292,14 @@ class RecorderModel(RuleBasedStateMachine):
             here = came.get(writer, set())
             first, next_, over = rows.get(writer) or [min(here), max(here) + 1, ()]
             gone = {n for a, b in over for n in range(a, b)}
-            k_first = max(place) + 1 if place else first
-            if writer in getattr(k, "ends", {}):
-                k_first = max(k_first, k.ends[writer])  # type: ignore[attr-defined]
+            k_first = max(max(place, default=-1) + 1, k.ends.get(writer, 0)) if place or writer in k.ends else first
             for n in range(min(k_first, first), next_):
                 if n in place:
                     continue
                 cause = "held" if n in here else "overwritten" if n in gone else "missing"
                 place[n] = cause
                 lost += n >= first and cause != "held"
-            k.__dict__.setdefault("ends", {})[writer] = next_
+            k.ends[writer] = next_
         ordered = [raw(part[t]) for t in sorted(part) if part[t][0].type is not END]
         k.sealed.append(
             {
@@ -666,8 +665,7 @@ class RecorderModel(RuleBasedStateMachine):
             self._close(k, "stop")
             counts = k.ledger()
             counts["evicted"] += counts.pop("held", 0)
-            k.before, k.place, k.sealed, k.record_from = counts, {}, [], 1 << 70
-            k.__dict__.pop("ends", None)
+            k.before, k.place, k.ends, k.sealed, k.record_from = counts, {}, {}, [], 1 << 70
         self.on = False
         if self.errors:
             self._refused(id_, "recording")

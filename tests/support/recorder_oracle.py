@@ -110,6 +110,8 @@ class Known:
         self.strings: list[bytes] = []
         self.string_ids: set[int] = set()
         self.place: dict[int, dict[int, str]] = {}
+        self.ends: dict[int, int] = {}
+        """By writer: the next index that a sealed generation told of, also of one in which it recorded nothing."""
         self.before: Counter[str] = Counter()
         self.duplicate = self.rejected = 0
         self.dirty = self.ack_now = False

@@ -182,6 +182,10 @@ def operation_begin(
     return At(time_ns, Kind.OPERATION_BEGIN, (name, op, parent, trace, remote, None), writer)
 
 
+def operation_update(time_ns: int, op: int, name: str | None = None, writer: int = 1, **attributes: Any) -> At:
+    return At(time_ns, Kind.OPERATION_UPDATE, (op, name, attributes or None), writer)
+
+
 def operation_end(time_ns: int, op: int, writer: int = 1, error: str | None = None) -> At:
     return At(time_ns, Kind.OPERATION_END, (op, error), writer)
 

@@ -14,6 +14,7 @@ from support.snapshots import (
     open_span,
     operation_begin,
     operation_end,
+    operation_update,
     snapshot,
 )
 
@@ -228,3 +229,15 @@ def test_gap_of_generations_is_not_closed(tmp_path: Path) -> None:
 def test_gap_of_a_generation_without_its_end_says_what_sealed_it(tmp_path: Path) -> None:
     stream = Stream().generation(1, [event(10, "a")], at_ns=5, complete=False, seal="death", end_mark=b"")
     assert snapshot(tmp_path, stream).gaps == (Gap(0, None, 10, 10, "incomplete", None, 1, "sealed by death"),)
+
+
+def test_operation_that_is_updated_has_its_last_name_and_all_attributes(tmp_path: Path) -> None:
+    records = [
+        operation_begin(10, "GET", 5),
+        operation_update(20, 5, path="/a/1", n=1),
+        operation_update(30, 5, "GET /a/{id}", n=2),
+        operation_end(40, 5, error="HTTP 503"),
+    ]
+    [operation] = snapshot(tmp_path, Stream().generation(1, records)).operations
+    assert (operation.name, operation.attributes) == ("GET /a/{id}", {"path": "/a/1", "n": 2})
+    assert operation.error == "HTTP 503"

@@ -357,3 +357,33 @@ def test_import_loads_nothing_heavy() -> None:
 
 def _root() -> str:
     return os.path.dirname(os.path.dirname(str(frzmq.__file__)))
+
+
+def test_operation_updated_while_open_is_renamed_also_where_it_is_listed_as_open() -> None:
+    with recording() as buffer:
+        with frzmq.operation("GET", path="/a/1") as operation:
+            operation.update("GET /a/{id}", status=503)
+            operation.fail("HTTP 503")
+            [item], _ = buffer.open_items(time.monotonic_ns() + 1)
+            strings = Strings()
+            strings.take(buffer)
+            assert strings.of(item.name) == "GET /a/{id}"
+        operation.update("too late")
+        strings.take(buffer)
+        rows = [row for row in decode(buffer.slices(1 << 20), strings) if row.name.startswith("operation")]
+    begin, update, end = rows
+    assert update.args == (begin.args[1], "GET /a/{id}", {"status": 503})
+    assert end.args == (begin.args[1], "HTTP 503")
+
+
+def test_operation_that_is_a_root_belongs_to_nothing_around_it_and_leaves_it_as_it_was() -> None:
+    with recording() as buffer:
+        with frzmq.operation("outer"):
+            with api.Operation("request", None, {}, root=True):
+                pass
+            with frzmq.operation("inner"):
+                pass
+        outer, request, inner = [row for row in take(buffer) if row[0] == "operation_begin"]
+        assert request[3] == 0
+        assert request[4] != outer[4]
+        assert (inner[3], inner[4]) == (outer[2], outer[4])
