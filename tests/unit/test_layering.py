@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tracer.pure", "recorder.pure"),
     ("transport", "snapfile"),
     ("tracer", "recorder", "control"),
-    ("reader", "flight", "embedded"),
-    ("export", "analysis", "view"),
+    ("reader", "flight", "embedded", "web"),
+    ("export", "analysis", "view", "asgi", "wsgi"),
     ("demo", "site"),
     ("cli",),
 )
