@@ -13,11 +13,12 @@ from frzmq.tracer.api import event, extract, gauge, inject, operation, span
 if TYPE_CHECKING:
     from frzmq.flight import FlightRecorder, flush, snapshot, start
     from frzmq.reader.snapshot import open_snapshot
+    from frzmq.tracer.watch import trigger
 
     __version__: str
 
 __all__ = [
-    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start",
+    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start", "trigger",
 ]  # fmt: skip
 
 _LAZY = {
@@ -26,6 +27,7 @@ _LAZY = {
     "open_snapshot": "frzmq.reader.snapshot",
     "snapshot": "frzmq.flight",
     "start": "frzmq.flight",
+    "trigger": "frzmq.tracer.watch",
 }
 
 

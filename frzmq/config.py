@@ -15,6 +15,8 @@ variable               meaning                                                `T
 ``FRZMQ_LOGGING``      0: do not record logging                               ``logging``
 ``FRZMQ_EXCEPTIONS``   0: do not record uncaught exceptions                   ``exceptions``
 ``FRZMQ_THREADS``      0: only threads that record something else             ``threads``
+``FRZMQ_TRIGGERS``     when a snapshot is left: ``slow 500ms; error``         ``triggers``
+``FRZMQ_SNAPSHOTS``    the directory for these, of an embedded recorder       ``snapshots``
 =====================  =====================================================  =======================
 
 An empty variable is one that is not set. All of them are ignored in a process whose real and effective users differ.
@@ -82,6 +84,10 @@ class TracerConfig:
     redact: tuple[str, ...] = ()
     """Words, beside the usual ones, that make the value of an attribute a secret."""
     enabled: bool = True
+    triggers: str = ""
+    """As in `frzmq.triggers`, with ``;`` between them."""
+    snapshots: str | None = None
+    """The directory in which an embedded recorder leaves them; None: `snapshot_dir()`."""
     min_age_s: float = 60.0
     """Seconds that are kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins."""
     max_bytes: int = 64 << 20
@@ -97,6 +103,12 @@ class TracerConfig:
         if self.buffer_bytes % PAGE_BYTES:
             raise ConfigError(f"{where}.buffer_bytes: wanted a multiple of {PAGE_BYTES}, got {self.buffer_bytes}")
         _check_choice(f"{where}.buffer_kind", self.buffer_kind, get_args(BufferKind))
+        if self.snapshots is not None:
+            _check_text(f"{where}.snapshots", self.snapshots)
+        if self.triggers:
+            from frzmq.triggers import parse_triggers
+
+            parse_triggers(self.triggers, f"{where}.triggers")
         for name in ("logging", "exceptions", "threads", "enabled"):
             _check_flag(f"{where}.{name}", getattr(self, name))
         if not isinstance(self.redact, tuple):
@@ -110,6 +122,15 @@ class TracerConfig:
     def replace(self, **changes: Any) -> TracerConfig:
         """A copy with other values, checked again."""
         return dataclasses.replace(self, **changes)
+
+    def embedded(self) -> RecorderConfig:
+        """Of a recorder of its own."""
+        return RecorderConfig(
+            min_age_ns=round(self.min_age_s * 1e9),
+            max_bytes=self.max_bytes,
+            mode="embedded",
+            store=StoreConfig(os.path.abspath(self.snapshots or snapshot_dir())),
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> TracerConfig:
@@ -128,9 +149,29 @@ class TracerConfig:
             exceptions=read.flag("FRZMQ_EXCEPTIONS", default=defaults.exceptions),
             threads=read.flag("FRZMQ_THREADS", default=defaults.threads),
             redact=read.words("FRZMQ_REDACT"),
+            triggers=read.triggers("FRZMQ_TRIGGERS"),
+            snapshots=read.text("FRZMQ_SNAPSHOTS"),
             min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
             max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes, least=0),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where the snapshots of triggers go, and how many of them stay: of all limits the first that is reached. Raises ConfigError."""
+
+    directory: str = field(default_factory=lambda: snapshot_dir())  # noqa: PLW0108  # it is defined below
+    keep_count: int = 50
+    keep_age_s: float = 7 * 86400.0
+    keep_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        _check_text(f"{where}.directory", self.directory)
+        _check_int(f"{where}.keep_count", self.keep_count, 1)
+        _check_int(f"{where}.keep_bytes", self.keep_bytes, 1)
+        if type(self.keep_age_s) not in (int, float) or not 0 < self.keep_age_s < 1 << 40:
+            raise ConfigError(f"{where}.keep_age_s: wanted seconds above 0, got {self.keep_age_s!r:.80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +197,9 @@ class RecorderConfig:
     """None, all three: they follow from the runtime directory."""
     insecure: bool = False
     """Allows tcp beyond this host without keys."""
+    triggers: str = ""
+    """That each process is to look out for, as in `frzmq.triggers`."""
+    store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
         where = type(self).__name__
@@ -172,6 +216,10 @@ class RecorderConfig:
             if (address := getattr(self, name)) is not None:
                 _check_text(f"{where}.{name}", address)
         _check_flag(f"{where}.insecure", self.insecure)
+        if self.triggers:
+            from frzmq.triggers import parse_triggers
+
+            parse_triggers(self.triggers, f"{where}.triggers")
 
     @property
     def service_mode(self) -> bool:
@@ -187,6 +235,13 @@ def parse_duration(text: str, where: str = "duration") -> int:
 def parse_size(text: str, where: str = "size") -> int:
     """Bytes of ``64M``, ``64MiB``, ``4k``, ``123``; the units are powers of 1024. Raises ConfigError."""
     return _parse(text, text.lower(), _SIZES_BYTES, "", f"{where}: wanted a size such as 64M, 64MiB, 4k or 123")
+
+
+def parse_count(text: str, where: str = "count", most: int = 1_000_000) -> int:
+    """A whole number from 1 on. Raises ConfigError."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+        raise ConfigError(f"{where}: wanted a number in 1..{most}, got {text!r:.80}")
+    return int(text)
 
 
 def format_duration(ns: int) -> str:
@@ -217,6 +272,20 @@ def runtime_dir(environ: Mapping[str, str] | None = None) -> str:
     import tempfile
 
     return os.path.join(tempfile.gettempdir(), name)
+
+
+def snapshot_dir(environ: Mapping[str, str] | None = None) -> str:
+    """Where triggers leave snapshots unless it is said: ``FRZMQ_SNAPSHOTS``, else ``frzmq`` in ``XDG_STATE_HOME`` or ``~/.local/state``, else, without a home,
+    ``frzmq-snapshots-<uid>`` in the directory for temporary files. It need not exist yet."""
+    read = _Environment(os.environ if environ is None else environ)
+    if chosen := read.text("FRZMQ_SNAPSHOTS"):
+        return os.path.abspath(chosen)
+    state = read.text("XDG_STATE_HOME") or os.path.join(read.text("HOME") or "", ".local", "state")
+    if os.path.isabs(state):
+        return os.path.join(state, "frzmq")
+    import tempfile
+
+    return os.path.join(tempfile.gettempdir(), f"frzmq-snapshots-{os.geteuid()}")
 
 
 def ensure_private_dir(path: str) -> str:
@@ -284,6 +353,14 @@ class _Environment:
                 return kind
             case other:
                 raise ConfigError(f"{name}: wanted auto, py or c, got {other!r:.80}")
+
+    def triggers(self, name: str) -> str:
+        text = self.text(name) or ""
+        if text:
+            from frzmq.triggers import parse_triggers
+
+            parse_triggers(text, name)
+        return text
 
     def seconds(self, name: str, default: float) -> float:
         text = self.text(name)

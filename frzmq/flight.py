@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
-from frzmq.config import RecorderConfig, TracerConfig
+from frzmq.config import TracerConfig
 from frzmq.embedded import EmbeddedRecorder
 from frzmq.errors import ControlCode, ControlError, FrzmqError, SnapshotActiveError, SnapshotWriteError, StateError
 from frzmq.tracer import autostart, runtime
@@ -27,8 +27,8 @@ class FlightRecorder:
 
     ``min_age``: seconds that are kept at the least, if ``max_bytes`` allows it: ``max_bytes`` wins; None, both: ``FRZMQ_MIN_AGE`` and ``FRZMQ_MAX_BYTES``, else
     60 s and 64 MiB; 0 keeps one generation of each process. ``recorder``: the address of a running recorder to join (``ipc:///directory`` or
-    ``tcp://host:port``); without one, and without ``FRZMQ_RECORDER`` in the environment, it starts an embedded recorder. The other arguments are those
-    of `TracerConfig`.
+    ``tcp://host:port``); without one, and without ``FRZMQ_RECORDER`` in the environment, it starts an embedded recorder. ``triggers``: as in `frzmq.trigger`, one or
+    several. The other arguments are those of `TracerConfig`, ``snapshots`` among them: the directory in which an embedded recorder leaves what triggers ask for.
 
     While it is on, children find the recorder by ``FRZMQ_RECORDER`` in their environment. A program has one at a time.
     """
@@ -40,14 +40,15 @@ class FlightRecorder:
         *,
         service: str | None = None,
         recorder: str | None = None,
+        triggers: str | Iterable[str] | None = None,
         **options: Any,
     ) -> None:
         given = {"min_age_s": min_age, "max_bytes": max_bytes, "service": service, "recorder": recorder}
         changes = {name: value for name, value in given.items() if value is not None}
+        if triggers is not None:
+            changes["triggers"] = triggers if isinstance(triggers, str) else "; ".join(triggers)
         self._tracer = TracerConfig.from_env(os.environ).replace(**changes, **options)
-        self._recorder = RecorderConfig(
-            min_age_ns=round(self._tracer.min_age_s * 1e9), max_bytes=self._tracer.max_bytes, mode="embedded"
-        )
+        self._recorder = self._tracer.embedded()
         # the same thread may come again, in a signal handler
         self._lock = threading.RLock()
         self._embedded: EmbeddedRecorder | None = None
@@ -168,6 +169,7 @@ class FlightRecorder:
             "FRZMQ_LOGGING": _flag(self._tracer.logging),
             "FRZMQ_EXCEPTIONS": _flag(self._tracer.exceptions),
             "FRZMQ_THREADS": _flag(self._tracer.threads),
+            "FRZMQ_TRIGGERS": self._tracer.triggers,
             "FRZMQ_BUFFER_BYTES": str(self._tracer.buffer_bytes),
         }
         for name, value in values.items():

@@ -6,10 +6,12 @@ import argparse
 import os
 import shutil
 import sys
+from typing import Any
 
 from frzmq.cli.common import Subparsers, command
-from frzmq.config import RecorderConfig, parse_duration, parse_size, runtime_dir
+from frzmq.config import RecorderConfig, StoreConfig, parse_count, parse_duration, parse_size, runtime_dir
 from frzmq.errors import ConfigError
+from frzmq.triggers import parse_triggers
 
 _STDIN = 0
 
@@ -40,6 +42,24 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
         metavar="SIZE",
         help="a generation that grows past it is ended early (default: an eighth of max-bytes)",
     )
+    parser.add_argument(
+        "--trigger",
+        action="append",
+        default=[],
+        metavar="TRIGGER",
+        help="leave a snapshot when this is so in a process, such as 'slow 500ms' or 'error' (again for more; docs/triggers.md)",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file with triggers, and where their snapshots go (docs/triggers.md)"
+    )
+    parser.add_argument(
+        "--snapshots",
+        metavar="DIR",
+        help="where triggers leave snapshots (default: frzmq in the user's state directory)",
+    )
+    parser.add_argument("--keep-count", metavar="N", help="of these so many stay at the most (default: 50)")
+    parser.add_argument("--keep-age", metavar="DURATION", help="they stay no longer (default: 7d)")
+    parser.add_argument("--keep-bytes", metavar="SIZE", help="they take no more (default: 1G)")
     parser.add_argument(
         "--insecure",
         action="store_true",
@@ -87,7 +107,28 @@ def _config(args: argparse.Namespace) -> RecorderConfig:
         max_generation_bytes=parse_size(args.max_generation_bytes, "--max-generation-bytes"),
         mode="embedded" if args.embedded else "service",
         insecure=args.insecure,
+        **_triggers(args),
     )
+
+
+def _triggers(args: argparse.Namespace) -> dict[str, Any]:
+    """The options win over the file; of triggers both count."""
+    from frzmq.recorder.file import read_file
+
+    file = read_file(args.config) if args.config else {}
+    given = {
+        "directory": args.snapshots,
+        "keep_count": args.keep_count and parse_count(args.keep_count, "--keep-count"),
+        "keep_age_s": args.keep_age and parse_duration(args.keep_age, "--keep-age") / 1e9,
+        "keep_bytes": args.keep_bytes and parse_size(args.keep_bytes, "--keep-bytes"),
+    }
+    for trigger in args.trigger:
+        parse_triggers(trigger, "--trigger")
+    store = {**file.get("store", {}), **{name: value for name, value in given.items() if value is not None}}
+    return {
+        "triggers": "; ".join([*file.get("triggers", ()), *args.trigger]),
+        "store": StoreConfig(**store),
+    }
 
 
 def _say_ready(address: str) -> None:

@@ -126,11 +126,9 @@ def _recorder(config: TracerConfig) -> Iterator[str]:
     if config.recorder is not None:
         yield config.recorder
         return
-    from frzmq.config import RecorderConfig
     from frzmq.embedded import EmbeddedRecorder
 
-    limits = RecorderConfig(round(config.min_age_s * 1e9), config.max_bytes, mode="embedded")
-    recorder = EmbeddedRecorder(limits, config.runtime_dir)
+    recorder = EmbeddedRecorder(config.embedded(), config.runtime_dir)
     try:
         yield recorder.address
     finally:

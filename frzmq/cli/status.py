@@ -46,6 +46,11 @@ def _show(status: Status) -> None:
     print(f"takes {status.records_per_s} records, {format_size(status.bytes_per_s)} a second")
     if status.rejected_frames:
         print(f"rejected {status.rejected_frames} frames that no known process can have sent")
+    if status.reports:
+        last = f", the last {status.stored_last}" if status.stored_last else ""
+        print(
+            f"triggers: {status.reports} reports, {status.suppressed} suppressed, {status.stored} snapshots left{last}"
+        )
     if status.tracers:
         print()
         headings = ("process", "state", "buffer", "horizon", "records", "held", "size", "lost", "agent CPU")
@@ -55,6 +60,8 @@ def _show(status: Status) -> None:
             print(f"{name_of(tracer)}: stopped: {tracer.error}")
         if tracer.agent_errors:
             print(f"{name_of(tracer)}: {tracer.agent_errors} faults of its agent")
+        if tracer.trigger_problem:
+            print(f"{name_of(tracer)}: trigger: {tracer.trigger_problem}")
     for error in status.errors:
         print(f"error: {error}")
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, assert_never
 
 from frzmq.config import RecorderConfig
 from frzmq.errors import ControlCode
-from frzmq.recorder.events import SendReply, ShareSnapshot, SnapshotClient, SnapshotFinished, State, WriteSnapshot
+from frzmq.recorder.events import (
+    SendLink,
+    SendReply,
+    ShareSnapshot,
+    SnapshotClient,
+    SnapshotFinished,
+    State,
+    Store,
+    WriteSnapshot,
+)
+from frzmq.recorder.incidents import Incident, Incidents
 from frzmq.wire.messages import (
     Cancel,
     Credit,
@@ -21,6 +31,7 @@ from frzmq.wire.messages import (
     FlushRequest,
     OkReply,
     Reply,
+    Reported,
     Request,
     SnapshotRequest,
     StartRequest,
@@ -60,6 +71,8 @@ class _Snapshot:
     reason: str
     last_ns: int
     clients: list[SnapshotClient]
+    incident: Incident | None = None
+    """That asks for it to be stored."""
     writing: bool = False
 
 
@@ -71,6 +84,9 @@ class Control:
     """Finished."""
     snapshots: int = 0
     """Written."""
+    stored: int = 0
+    stored_last: str = ""
+    incidents: Incidents = field(default_factory=Incidents)
     _flushes: list[_Flush] = field(default_factory=list)
     _snapshot: _Snapshot | None = None
     _snapshot_number: int = 0
@@ -78,7 +94,11 @@ class Control:
     """Peer and id of a StopRequest that waits for the snapshot."""
 
     def deadline_ns(self) -> int | None:
-        return min((flush.deadline_ns for flush in self._flushes), default=None)
+        deadlines = [flush.deadline_ns for flush in self._flushes]
+        due_ns = self.incidents.deadline_ns()
+        if due_ns is not None and self._snapshot is None:
+            deadlines.append(due_ns)
+        return min(deadlines, default=None)
 
     def request(self, peer: bytes, request: Request, now_ns: int) -> None:
         match request:
@@ -116,11 +136,20 @@ class Control:
             if not flush.targets or now_ns >= flush.deadline_ns:
                 self._flushes.remove(flush)
                 self._finish_flush(flush, now_ns)
+        if self._snapshot is None and (incident := self.incidents.take_due(now_ns)) is not None:
+            self._snapshot_number += 1
+            last_ns = incident.last_ns(now_ns)
+            self._snapshot = _Snapshot(self._snapshot_number, incident.reason(), last_ns, [], incident)
+            self._begin_flush(None, 0, False, now_ns)
+            # where nobody is live there is nothing to wait for
+            self.progress(now_ns, set())
 
     def snapshot_finished(self, event: SnapshotFinished, now_ns: int) -> None:
         if self._snapshot is None or self._snapshot.number != event.snapshot:
             return
-        self._snapshot = None
+        incident, self._snapshot = self._snapshot.incident, None
+        if incident is not None:
+            self._tell(incident, event)
         if event.error:
             self.machine.note_error(f"snapshot {event.snapshot}: {event.error}")
         else:
@@ -152,6 +181,7 @@ class Control:
             if flush.asked_by is not None:
                 self._error(*flush.asked_by, ControlCode.STATE, "flush: the recorder was stopped before it ended")
         self._flushes = []
+        self.incidents.clear()
         error = self.machine.switch_off(now_ns)
         if error:
             self._error(peer, id_, ControlCode.RECORDING, error)
@@ -210,7 +240,9 @@ class Control:
             snapshot.writing = True
             self.machine.retain(now_ns)
             view = self.machine.view(now_ns, snapshot.last_ns)
-            self.machine.emit(WriteSnapshot(snapshot.number, tuple(snapshot.clients), view, snapshot.reason, missing))
+            store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
+            clients = tuple(snapshot.clients)
+            self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, missing, store))
 
     # --- snapshot
 
@@ -229,6 +261,16 @@ class Control:
             active.clients.append(client)
             if active.writing:
                 self.machine.emit(ShareSnapshot(active.number, client))
+
+    def _tell(self, incident: Incident, event: SnapshotFinished) -> None:
+        error = event.error or event.store_error
+        if error:
+            self.machine.note_error(f"snapshot of a trigger: {error}")
+        else:
+            self.stored += 1
+            self.stored_last = event.path
+        peer, id_ = incident.tell
+        self.machine.emit(SendLink(peer, Reported(id_, event.path, incident.reason(), error[:1024])))
 
     # --- replies
 

@@ -159,6 +159,10 @@ class SnapshotFinished:
     size_bytes: int
     error: str = ""
     """"": it was written."""
+    path: str = ""
+    """Where it was stored, when that was asked for."""
+    store_error: str = ""
+    """Why it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,14 @@ class SnapshotClient:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """A snapshot is to be left in the recorder's directory; the two are parts of its name."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteSnapshot:
     snapshot: int
     """Its number in this run of the recorder."""
@@ -205,6 +217,7 @@ class WriteSnapshot:
     reason: str
     missing: tuple[str, ...]
     """Tracers (``service[pid]``) whose last moments are not in it."""
+    store: Store | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from frzmq.config import RecorderConfig
-from frzmq.errors import WireError
+from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.backoff import BackOff
 from frzmq.recorder.control import Control
 from frzmq.recorder.events import (
@@ -43,6 +43,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
+from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
     Ack,
@@ -52,6 +53,7 @@ from frzmq.wire.messages import (
     Pong,
     RecorderHeartbeat,
     Reject,
+    Report,
     Status,
     Stop,
     TracerHeartbeat,
@@ -182,6 +184,10 @@ class RecorderMachine:
             rejected_frames=self._rejected_frames,
             snapshots=self._control.snapshots,
             flushes=self._control.flushes,
+            reports=self._control.incidents.reports,
+            suppressed=self._control.incidents.suppressed,
+            stored=self._control.stored,
+            stored_last=self._control.stored_last,
             tracers=tuple(tracers),
             errors=tuple(errors),
         )
@@ -284,8 +290,20 @@ class RecorderMachine:
                     self._heard(tracer, now_ns)
                     tracer.heartbeat = event.message
                     tracer.stream.count_dropped(event.message.dropped)
+            case Report():
+                if tracer is not None and self._on:
+                    self._heard(tracer, now_ns)
+                    self._report(tracer, event.message, now_ns)
             case _:
                 assert_never(event.message)
+
+    def _report(self, tracer: Tracer, report: Report, now_ns: int) -> None:
+        try:
+            trigger = parse_trigger(report.trigger)
+        except ConfigError as error:
+            self.note_error(f"{tracer.name}: {error}")
+            return
+        self._control.incidents.report(tracer.peer, report, trigger, tracer.name, tracer.hello.service, now_ns)
 
     def _link_garbage(self, event: LinkGarbage) -> None:
         self._rejected_frames += 1
@@ -375,6 +393,7 @@ class RecorderMachine:
             version,
             self._config.heartbeat_ns,
             self._config.silence_ns,
+            self._config.triggers,
         )
         self._out.append(SendLink(tracer.peer, welcome))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from frzmq.errors import ControlCode
-from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinished, WriteSnapshot
+from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinished, Store, WriteSnapshot
 from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
 MAX_SPOOLS: Final = 8
@@ -37,6 +37,8 @@ IDLE_NS: Final = 30 * 10**9
 TOTAL_NS: Final = 600 * 10**9
 """No client takes longer than this."""
 
+Keep = Callable[[IO[bytes], Store], str]
+"""Leaves the finished file where it stays, and returns the path. Raises OSError."""
 Write = Callable[[Callable[[bytes], object], WriteSnapshot], object]
 """Gives the view as a snapshot file to a function, piece by piece. Raises what it likes."""
 Send = Callable[[bytes, Reply], "bool | None"]
@@ -86,10 +88,12 @@ class SpoolStats:
 class Spools:
     """All in the hands of the recorder's loop; only the writing is a thread's. ``wake`` is called by that thread when it is done."""
 
-    def __init__(self, write: Write, send: Send, wake: Callable[[], None], *, idle_ns: int = IDLE_NS) -> None:
-        self._write, self._send, self._wake, self._idle_ns = write, send, wake, idle_ns
+    def __init__(
+        self, write: Write, send: Send, wake: Callable[[], None], keep: Keep | None = None, *, idle_ns: int = IDLE_NS
+    ) -> None:
+        self._write, self._send, self._wake, self._keep, self._idle_ns = write, send, wake, keep, idle_ns
         self._spools: list[_Spool] = []
-        self._written: deque[tuple[_Spool, int, str]] = deque()
+        self._written: deque[tuple[_Spool, SnapshotFinished]] = deque()
         self._early: OrderedDict[tuple[bytes, int], int | None] = OrderedDict()
         """Chunks by peer and id; None: cancelled."""
         self._closed = False
@@ -189,13 +193,23 @@ class Spools:
         try:
             self._write(put, instruction)
             spool.file.flush()
-            self._written.append((spool, written, ""))
+            path, store_error = self._stored(spool, instruction.store)
+            self._written.append((spool, SnapshotFinished(spool.snapshot, written, "", path, store_error)))
         except Exception as error:  # noqa: BLE001  # whatever it is, its clients are to hear of it
-            self._written.append((spool, 0, str(error) or type(error).__name__))
+            self._written.append((spool, SnapshotFinished(spool.snapshot, 0, str(error) or type(error).__name__)))
         spool.left = True
         if self._closed:
             spool.file.close()
         self._wake()
+
+    def _stored(self, spool: _Spool, store: Store | None) -> tuple[str, str]:
+        """The path, and what went wrong."""
+        if store is None or self._keep is None:
+            return "", "" if store is None else "this recorder keeps none"
+        try:
+            return self._keep(spool.file, store), ""
+        except OSError as error:
+            return "", f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
     # --- the loop
 
@@ -203,12 +217,12 @@ class Spools:
         """What the threads wrote, or failed to, since the last call."""
         events: list[SnapshotFinished] = []
         while self._written:
-            spool, size_bytes, error = self._written.popleft()
-            if error:
-                self._tell(spool.clients, error)
+            spool, finished = self._written.popleft()
+            if finished.error:
+                self._tell(spool.clients, finished.error)
                 spool.clients = []
-            spool.size_bytes = size_bytes
-            events.append(SnapshotFinished(spool.snapshot, size_bytes, error))
+            spool.size_bytes = finished.size_bytes
+            events.append(finished)
         return events
 
     def pump(self, now_ns: int, *, busy: bool = False) -> None:

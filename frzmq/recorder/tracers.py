@@ -107,6 +107,8 @@ class Tracer:
             buffer_kind=self.hello.buffer_kind,
             buffer_bytes=self.hello.buffer_bytes,
             error=self.error,
+            trigger_errors=self.heartbeat.trigger_errors,
+            trigger_problem=self.heartbeat.trigger_problem,
         )
 
 
@@ -137,5 +139,12 @@ def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
 
 def status_bytes(status: TracerStatus) -> int:
     """What it takes in a StatusReply, at most."""
-    texts = (status.service, status.host, status.program, status.buffer_kind, status.error)
+    texts = (
+        status.service,
+        status.host,
+        status.program,
+        status.buffer_kind,
+        status.error,
+        status.trigger_problem,
+    )
     return 700 + sum(len(text.encode(errors="replace")) for text in texts)

@@ -46,6 +46,7 @@ from frzmq.recorder.liveness import DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
+from frzmq.recorder.store import SnapshotStore
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
 from frzmq.version import package_version
@@ -57,6 +58,7 @@ from frzmq.wire.messages import (
     Hello,
     Ping,
     Reply,
+    Report,
     SnapshotRequest,
     StartRequest,
     StatusRequest,
@@ -117,7 +119,13 @@ class Worker:
         self._sockets = sockets
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
-        self._spools = Spools(partial(write_view, machine=machine), self._send_reply, self._wake)
+        store = SnapshotStore(config.store)
+        self._spools = Spools(
+            partial(write_view, machine=machine),
+            self._send_reply,
+            self._wake,
+            lambda file, kept: store.keep(file, kept.service, kept.reason),
+        )
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
@@ -332,7 +340,7 @@ def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
     except WireError as error:
         return LinkGarbage(peer, str(error))
     match message:
-        case Hello() | TracerHeartbeat() | Ping():
+        case Hello() | TracerHeartbeat() | Ping() | Report():
             return LinkReceived(peer, message)
         case _:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")

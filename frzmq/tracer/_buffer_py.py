@@ -367,6 +367,7 @@ class Buffer:
         self._entries = [Entry(n * OPEN_ENTRY_BYTES, n * step + OPEN_END_WORD) for n in range(self.layout.open_entries)]
         self.free_entries = deque(self._entries)
         self._omitted = 0
+        self.spans_are_slow = False
 
     def open(
         self, kind: int, writer: int, begin_ns: int, name: str, track: int, op: int, parent: int, trace: bytes
@@ -383,6 +384,13 @@ class Buffer:
                 self.table, entry.offset, kind, writer, begin_ns, 0, ref, track, op, parent, trace or _NO_TRACE
             )
         return entry
+
+    def slow_spans(self, slow: bool) -> None:
+        """Whether the spans of all threads open and close by calls of this class, or by themselves."""
+        with self._exclusive():
+            self.spans_are_slow = slow
+            for writer in self._writers.values():
+                writer.free = () if slow else self.free_entries
 
     def rename(self, entry: Entry, name: str) -> None:
         """What ``entry`` stands for is called ``name`` from now on."""

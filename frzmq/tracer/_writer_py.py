@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import sys
 from _thread import get_ident, get_native_id
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -126,9 +127,10 @@ class Writer:
         self.track_high = 0
         self.stack = self.thread_track.stack
         self.span_mark = int(Kind.SPAN_BEGIN) | id << 32
-        self.free = buffer.free_entries
-        self.take_entry = self.free.popleft
-        self.give_entry = self.free.append
+        self.free: deque[Entry] | tuple[()] = () if buffer.spans_are_slow else buffer.free_entries
+        """Empty: a span is opened and closed the slow way."""
+        self.take_entry = buffer.free_entries.popleft
+        self.give_entry = buffer.free_entries.append
         self.table = buffer.table
         self.table_words = buffer.table_words
 

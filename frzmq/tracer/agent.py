@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final, Protocol, assert_never
 
 from frzmq.clock import Clocks, monotonic_ns
-from frzmq.errors import WireError
+from frzmq.errors import ConfigError, WireError
 from frzmq.tracer.events import (
     Close,
     Collect,
@@ -49,8 +49,10 @@ from frzmq.tracer.events import (
 from frzmq.tracer.identity import Identity, LifeLock
 from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
+from frzmq.tracer.watch import Watch, warn
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.sockets import TracerSockets
+from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening, OpenItem, WriterInfo
 from frzmq.wire.kinds import KINDS
 from frzmq.wire.messages import (
@@ -61,6 +63,8 @@ from frzmq.wire.messages import (
     Pong,
     RecorderHeartbeat,
     Reject,
+    Report,
+    Reported,
     Stop,
     ToRecorder,
     TracerHeartbeat,
@@ -71,6 +75,9 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MAX_WAIT_MS: Final = 1_000
+MAX_REPORTS: Final = 64
+REFRESH_NS: Final = 1_000_000_000
+"""The percentiles of triggers are so old at the most, while the agent is awake."""
 FORCE_S: Final = 0.25
 """After the time of an end is over, until the thread is left to itself."""
 CLOSE_LINGER_MS: Final = 100
@@ -147,12 +154,17 @@ class Agent:
         *,
         on_stop: Callable[[str], object],
         on_resume: Callable[[], object],
+        watch: Watch,
         make_sockets: Callable[[Endpoints], AgentSockets] = TracerSockets,
     ) -> None:
         self._identity = identity
         self._buffer = buffer
         self._endpoints = endpoints
         self._on_stop, self._on_resume = on_stop, on_resume
+        self._watch = watch
+        self._reports: deque[Report] = deque(maxlen=MAX_REPORTS)
+        self._report_ids = count(1)
+        self._refresh_ns = 0
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
         self.lock = LifeLock(identity.uuid, endpoints.directory)
@@ -219,6 +231,11 @@ class Agent:
         waiter.done.wait(timeout_s)
         self._waiters.pop(token, None)
         return waiter.ok
+
+    def report(self, trigger: str, detail: str, trace: str) -> None:
+        """Tells the recorder of a trigger whose condition is met. Waits for nothing."""
+        self._reports.append(Report(next(self._report_ids), trigger, detail, trace))
+        self._wake()
 
     def stop(self, timeout_s: float) -> bool:
         """Ships everything, says goodbye, ends the thread, within ``timeout_s`` and a little. True when all of it was acknowledged.
@@ -303,8 +320,18 @@ class Agent:
             for data in sockets.receive():
                 self._receive(data)
             self._give(Ticked())
+            self._watch_over()
             self._cpu_ns = before_ns + time.thread_time_ns()
         self._give(Parked())
+
+    def _watch_over(self) -> None:
+        """Reports what the triggers found, once there is a recorder to tell."""
+        while self._reports and self._machine.state is State.RECORDING and self._machine.joined:
+            self._send(self._reports.popleft())
+        now_ns = monotonic_ns()
+        if now_ns >= self._refresh_ns:
+            self._refresh_ns = now_ns + REFRESH_NS
+            self._watch.refresh(now_ns)
 
     def _over(self) -> bool:
         return self._until_ns is not None and monotonic_ns() >= self._until_ns
@@ -330,10 +357,20 @@ class Agent:
             self._note(error)
             return
         match message:
+            case Reported():
+                warn(message.path, message.reason, message.error)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
+                if isinstance(message, Welcome) and message.triggers:
+                    self._take_triggers(message.triggers)
                 self._give(LinkReceived(message))
             case _:
                 self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
+
+    def _take_triggers(self, text: str) -> None:
+        try:
+            self._watch.add(parse_triggers(text, "welcome: triggers"))
+        except ConfigError as error:
+            self._note(error)
 
     def _give(self, event: Event) -> None:
         """One event, and the answers to the questions that follow from it."""
@@ -452,6 +489,8 @@ class Agent:
             offset_ns=beat.offset_ns,
             rtt_ns=beat.rtt_ns,
             sampled_ns=beat.sampled_ns,
+            trigger_errors=self._watch.errors,
+            trigger_problem=self._watch.problem[:256],
         )
 
     def _complete(self, token: int, ok: bool) -> None:

@@ -73,6 +73,11 @@ _off: Final = _Off()
 _local: Any = _off
 recording: Buffer | None = None
 """Set by `install`."""
+on_operation: Callable[[OperationState, int, str], None] | None = None
+"""Of `frzmq.tracer.watch`, as the next three: called when an operation has ended, with what it took (ns) and its error or ""."""
+on_span: Callable[[str, int], None] | None = None
+on_exception: Callable[[str, str], None] | None = None
+on_log: Callable[[int, str, str], None] | None = None
 faults = 0
 """Of this page and the instruments, none of which reached the program; a buffer counts its own (``errors``)."""
 
@@ -83,6 +88,16 @@ def install(buffer: Buffer) -> None:
     _events.clear()
     recording = buffer
     _local = buffer.local
+    if on_span is not None:
+        buffer.slow_spans(True)
+
+
+def watch_spans(hook: Callable[[str, int], None] | None) -> None:
+    """While ``hook`` is set every span takes the slow way out, which calls it: so that it costs the others nothing."""
+    global on_span
+    on_span = hook
+    if recording is not None:
+        recording.slow_spans(hook is not None)
 
 
 def uninstall() -> None:
@@ -262,8 +277,8 @@ class Span:
 
     def _open_slowly(self, w: Writer) -> None:
         entry = w.buffer.open(_SPAN_BEGIN, w.id, w.last, self.name, w.track, w.op_id, 0, b"")
-        # one that is only counted must not take the fast way out
-        entry.owner = self if entry.offset >= 0 else (self,)
+        # one that is only counted, or looked at, must not take the fast way out
+        entry.owner = self if entry.offset >= 0 and on_span is None else (self,)
         w.stack.append(entry)
 
     def _close_slowly(self, w: Writer) -> None:
@@ -272,7 +287,10 @@ class Span:
         for n in range(len(stack) - 1, -1, -1):
             owner = stack[n].owner
             if owner is self or (type(owner) is tuple and owner[0] is self):
-                w.buffer.free_entry(stack.pop(n), w.last)
+                entry = stack.pop(n)
+                if on_span is not None and entry.offset >= 0:
+                    on_span(self.name, w.last - w.table_words[entry.end_word - 1])
+                w.buffer.free_entry(entry, w.last)
                 break
 
     def _fail(self, kind: type[BaseException]) -> None:
@@ -418,8 +436,11 @@ class Operation:
             intern = w.buffer.intern
             new_name = NIL
             if name is not None:
-                new_name = intern(_name(name))
-                w.buffer.rename(state.entry, _name(name))
+                state.name = _name(name)
+                new_name = intern(state.name)
+                w.buffer.rename(state.entry, state.name)
+            if on_operation is not None:
+                state.notes = {**(state.notes or {}), **attributes}
             w.append(_OPERATION_UPDATE, pack_uint(state.id) + new_name + pack_attributes(attributes, intern))
         except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
             swallow(fault)
@@ -444,7 +465,7 @@ class Operation:
         parent = None if self._root else around
         remote = None if self._traceparent is None else parse_traceparent(self._traceparent)
         trace = remote[0] if remote is not None else parent.trace if parent is not None else new_trace()
-        state = OperationState(self, trace, new_id(), around)
+        state = OperationState(self, self.name, trace, new_id(), around)
         state.remote = remote[1] if remote is not None else 0
         parent_id = parent.id if parent is not None else 0
         intern = w.buffer.intern
@@ -455,6 +476,8 @@ class Operation:
             state.entry = w.buffer.open(_OPERATION_BEGIN, w.id, w.last, self.name, w.track, state.id, parent_id, trace)
             state.entry.owner = self
             state.buffer = w.buffer
+            state.begin_ns = w.last
+            state.notes = self._attributes
         self._entered.append(state)
         return state
 
@@ -468,6 +491,8 @@ class Operation:
         w.append(_OPERATION_END, pack_uint(state.id) + (w.buffer.intern(error) if error else NIL))
         w.buffer.free_entry(state.entry, w.last)
         state.entry = state.buffer = None
+        if on_operation is not None:
+            on_operation(state, w.last - state.begin_ns, error)
 
     def __call__(self, function: F) -> F:
         """``function`` with a new operation around each call, or each whole iteration of a generator."""

@@ -39,6 +39,9 @@ class _Unloaded:
         found = api.recording
         return found.intern(text) if found is not None and found is not cast(Any, self) else b"\xa0"
 
+    def slow_spans(self, slow: bool) -> None:
+        """The real one is told when it comes."""
+
 
 _unloaded: Final = _Unloaded()
 _loading = RLock()
@@ -57,6 +60,20 @@ def arm() -> None:
         with_threads=not _is_no("FRZMQ_THREADS", False),
     )
     api.install(cast(Any, _unloaded))
+    if "signal" in environ.get("FRZMQ_TRIGGERS", ""):
+        # what is to be caught may come before the first record, and would end the process
+        _catch_signals(environ["FRZMQ_TRIGGERS"])
+
+
+def _catch_signals(triggers: str) -> None:
+    global problem
+    try:
+        from frzmq.tracer.watch import watch
+        from frzmq.triggers import parse_triggers
+
+        watch.add(t for t in parse_triggers(triggers, "FRZMQ_TRIGGERS") if t.on == "signal")
+    except Exception as error:  # noqa: BLE001  # as in `begin`
+        problem = f"{type(error).__name__}: {error}"
 
 
 def begin_with_main() -> None:

@@ -16,10 +16,24 @@ _MAX_HEADERS: Final = 1024
 class OperationState:
     """One entered operation. ``parent`` is what was current before it; None once it ended, so that no chain of ended ones is kept."""
 
-    __slots__ = ("buffer", "ended", "entry", "error", "id", "owner", "parent", "remote", "trace")
+    __slots__ = (
+        "begin_ns",
+        "buffer",
+        "ended",
+        "entry",
+        "error",
+        "id",
+        "name",
+        "notes",
+        "owner",
+        "parent",
+        "remote",
+        "trace",
+    )
 
-    def __init__(self, owner: object, trace: bytes, id: int, parent: OperationState | None) -> None:
+    def __init__(self, owner: object, name: str, trace: bytes, id: int, parent: OperationState | None) -> None:
         self.owner = owner
+        self.name = name
         self.trace = trace
         self.id = id
         self.parent = parent
@@ -29,6 +43,9 @@ class OperationState:
         self.entry: Any = None
         """Its entry in the open table of ``buffer``."""
         self.ended = False
+        self.begin_ns = 0
+        self.notes: dict[str, object] | None = None
+        """Its attributes, for the triggers."""
         self.error = ""
         """What its end says, unless an exception ends it."""
 

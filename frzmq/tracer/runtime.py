@@ -22,7 +22,9 @@ from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import Buffer, make_buffer
 from frzmq.tracer.identity import new_identity
 from frzmq.tracer.instrument.process import record_process_end
+from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
+from frzmq.triggers import parse_triggers
 
 __all__ = ["address", "configure", "flush", "recording", "start", "stats", "stop"]
 
@@ -53,6 +55,9 @@ class _Armed:
         """Of the buffer that took this one's place."""
         buffer = _runtime.buffer
         return buffer.intern(text) if buffer is not None else pack_text(text)
+
+    def slow_spans(self, slow: bool) -> None:
+        """The real one is told when it comes."""
 
 
 class _Runtime:
@@ -92,8 +97,10 @@ class _Runtime:
         if config is None:
             api.uninstall()
             instrument.uninstall()
+            watch.clear()
             return
         redact.configure(config.redact)
+        watch.add(parse_triggers(config.triggers, "triggers"))
         instrument.install(with_logging=config.logging, with_exceptions=config.exceptions, with_threads=config.threads)
 
     def arm(self) -> None:
@@ -148,7 +155,9 @@ class _Runtime:
             endpoints,
             on_stop=lambda reason: self.stopped(buffer, reason),
             on_resume=lambda: self.resumed(buffer),
+            watch=watch,
         )
+        watch.report = self.agent.report
         _finalize_with_multiprocessing()
         api.install(buffer)
 
@@ -219,6 +228,7 @@ class _Runtime:
         self.lock = threading.RLock()
         self.forked = self.automatic = True
         self.made_directory = None
+        watch.after_fork()
         self.beginning = False
         self.error = ""
         self.discard()

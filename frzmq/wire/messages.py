@@ -79,11 +79,27 @@ class TracerHeartbeat:
     """Recorder clock minus tracer clock, of the sample with the least round trip; meaningless while rtt_ns is 0."""
     rtt_ns: int = unsigned(64, 0)
     sampled_ns: int = unsigned(64, 0)
+    trigger_errors: int = unsigned(64, 0)
+    trigger_problem: str = text(256, "")
+    """Why a trigger of this process does not work, the last time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
     sent_ns: int = unsigned()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A trigger's condition was met: the recorder makes a snapshot of all processes, unless the trigger is in its cooldown."""
+
+    id: int = unsigned()
+    trigger: str = text(1024)
+    """As in frzmq/triggers.py: equal texts are one trigger."""
+    detail: str = text(256, "")
+    """What met it."""
+    trace: str = text(32, "")
+    """In hex; "": none."""
 
 
 # --- link, recorder to tracer
@@ -101,6 +117,8 @@ class Welcome:
     heartbeat_ns: int = unsigned()
     silence_ns: int = unsigned()
     """A tracer not heard of for so long is taken for gone."""
+    triggers: str = text(65536, "")
+    """That the recorder asks each process to look out for, with ``;`` between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +160,18 @@ class Pong:
     sent_ns: int = unsigned()
     """As in the Ping."""
     recorder_ns: int = unsigned()
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What became of a report that began a snapshot."""
+
+    id: int = unsigned()
+    path: str = text(4096, "")
+    """Of the snapshot, on the recorder's host; "": there is none."""
+    reason: str = text(1024, "")
+    error: str = text(1024, "")
+    """Why there is none."""
 
 
 # --- control, client to recorder
@@ -238,6 +268,8 @@ class TracerStatus:
     buffer_bytes: int = unsigned(64, 0)
     error: str = text(1024, "")
     """Why it was stopped."""
+    trigger_errors: int = unsigned(64, 0)
+    trigger_problem: str = text(256, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +293,14 @@ class Status:
     rejected_frames: int = unsigned(64, 0)
     snapshots: int = unsigned(64, 0)
     flushes: int = unsigned(64, 0)
+    reports: int = unsigned(64, 0)
+    """Of triggers."""
+    suppressed: int = unsigned(64, 0)
+    """Reports that are in no snapshot: their triggers were in their cooldown, or over their number an hour."""
+    stored: int = unsigned(64, 0)
+    """Snapshots that triggers left in the directory."""
+    stored_last: str = text(4096, "")
+    """The path of the last."""
     tracers: tuple[TracerStatus, ...] = many(nested_check(TracerStatus), 4096)
     errors: tuple[str, ...] = names(64)
 
@@ -305,8 +345,8 @@ class ErrorReply:
     message: str = text(1024)
 
 
-ToRecorder: TypeAlias = Hello | TracerHeartbeat | Ping
-ToTracer: TypeAlias = Welcome | Reject | Advance | RecorderHeartbeat | Ack | Stop | Pong
+ToRecorder: TypeAlias = Hello | TracerHeartbeat | Ping | Report
+ToTracer: TypeAlias = Welcome | Reject | Advance | RecorderHeartbeat | Ack | Stop | Pong | Reported
 Request: TypeAlias = StatusRequest | StartRequest | StopRequest | FlushRequest | SnapshotRequest | Credit | Cancel
 Reply: TypeAlias = OkReply | StatusReply | FlushReply | SnapshotChunk | SnapshotEnd | ErrorReply
 Message: TypeAlias = ToRecorder | ToTracer | Request | Reply
@@ -316,6 +356,7 @@ MESSAGE_TYPES: Final[dict[str, type]] = {
     "hello": Hello,
     "heartbeat": TracerHeartbeat,
     "ping": Ping,
+    "report": Report,
     # recorder to tracer
     "welcome": Welcome,
     "reject": Reject,
@@ -324,6 +365,7 @@ MESSAGE_TYPES: Final[dict[str, type]] = {
     "ack": Ack,
     "stop": Stop,
     "pong": Pong,
+    "reported": Reported,
     # client to recorder
     "status?": StatusRequest,
     "start?": StartRequest,

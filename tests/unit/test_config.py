@@ -223,7 +223,8 @@ def test_default_service_without_arguments_is_python(monkeypatch: pytest.MonkeyP
     assert default_service() == "python"
 
 
-def test_recorder_config_default_is_a_minute_and_64_mib() -> None:
+def test_recorder_config_default_is_a_minute_and_64_mib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRZMQ_SNAPSHOTS", "/s")
     assert dataclasses.asdict(RecorderConfig()) == {
         "min_age_ns": 60 * S,
         "max_bytes": 64 << 20,
@@ -237,6 +238,8 @@ def test_recorder_config_default_is_a_minute_and_64_mib() -> None:
         "link_address": None,
         "control_address": None,
         "insecure": False,
+        "triggers": "",
+        "store": {"directory": "/s", "keep_count": 50, "keep_age_s": 7 * 86400.0, "keep_bytes": 1 << 30},
     }
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(frzmq.__file__).parent
 
 # the first prefix that fits is a module's unit; units on one line do not import each other
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "config", "version"),
+    ("errors", "clock", "config", "version", "triggers"),
     ("wire",),
     ("tracer.pure", "recorder.pure"),
     ("transport", "snapfile"),
@@ -28,14 +28,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 PURE = {
     "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
     "recorder.pure": {
-        "ring", "machine", "stream", "streams", "tracers", "control", "events", "ranges", "backoff", "horizon",
+        "ring", "machine", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "backoff", "horizon",
     },
 }  # fmt: skip
 # the public names, and the start of the program: no layer of their own; only programs import the first
 APART = {"", "__main__"}
 IMPURE = {"time", "os", "threading", "_thread", "socket", "random", "zmq", "mmap", "select", "subprocess", "asyncio"}
 # on one line, but one of the two stands on the other by its nature
-ALLOWED = {("flight", "embedded"), ("config", "errors")}
+ALLOWED = {
+    ("flight", "embedded"),
+    ("config", "errors"),
+    ("triggers", "config"),
+    ("config", "triggers"),
+    ("triggers", "errors"),
+}
 
 
 @dataclass(frozen=True)

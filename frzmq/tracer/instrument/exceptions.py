@@ -109,6 +109,8 @@ def record_exception(error: BaseException, where: str, traceback: TracebackType 
             + intern(where)
             + pack_text(traceback_lines(traceback or _traceback(error)), MAX_TRACEBACK_BYTES),
         )
+        if api.on_exception is not None:
+            api.on_exception(type_name(type(error)), where)
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
         api.swallow(fault)
 

@@ -61,13 +61,13 @@ def record_log(record: Any) -> None:
         exc_info = fields.get("exc_info")
         if type(exc_info) is tuple and exc_info and isinstance(exc_info[0], type):
             attributes["exception"] = type_name(exc_info[0])
-        writer.append(
-            _LOG,
-            pack_uint(level if type(level) is int and 0 <= level < 1 << 32 else 0)
-            + intern(bounded(logger, MAX_NAME_BYTES) if type(logger) is str else "")
-            + pack_text(message_of(fields.get("msg"), fields.get("args")), MAX_MESSAGE_BYTES)
-            + pack_attributes(attributes, intern),
-        )
+        level = level if type(level) is int and 0 <= level < 1 << 32 else 0
+        logger = bounded(logger, MAX_NAME_BYTES) if type(logger) is str else ""
+        message = message_of(fields.get("msg"), fields.get("args"))
+        tail = pack_uint(level) + intern(logger) + pack_text(message, MAX_MESSAGE_BYTES)
+        writer.append(_LOG, tail + pack_attributes(attributes, intern))
+        if api.on_log is not None:
+            api.on_log(level, logger, message)
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
         api.swallow(fault)
 

@@ -10,6 +10,7 @@ from support.fake_buffer import FakeBuffer, FakeSockets
 
 from frzmq.tracer.agent import Agent
 from frzmq.tracer.identity import new_identity
+from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
 from frzmq.wire.batch import BatchType, split_frame
 from frzmq.wire.messages import Ack, Hello, Stop, Welcome
@@ -28,6 +29,7 @@ class Bench:
             new_identity("test"),
             self.buffer,
             Endpoints("tcp://x:1", "tcp://x:2", "tcp://x:3"),
+            watch=Watch(),
             on_stop=self.on_stop,
             on_resume=lambda: None,
             make_sockets=lambda _endpoints: self.sockets,

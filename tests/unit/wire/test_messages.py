@@ -34,6 +34,8 @@ MESSAGES: list[m.Message] = [
     m.SnapshotChunk(1, 2, b"\x00\xff"),
     m.SnapshotEnd(1, 2, ("a", "b")),
     m.ErrorReply(1, "busy", "later"),
+    m.Report(1, "slow 500ms", "GET / took 1s", "ab" * 16),
+    m.Reported(1, "/s/a.frz", "slow: GET /", ""),
 ]
 
 
