@@ -16,6 +16,7 @@ variable               meaning                                                `T
 ``FRZMQ_EXCEPTIONS``   0: do not record uncaught exceptions                   ``exceptions``
 ``FRZMQ_THREADS``      0: only threads that record something else             ``threads``
 ``FRZMQ_TRIGGERS``     when a snapshot is left: ``slow 500ms; error``         ``triggers``
+``FRZMQ_DEBUG_ON_FAILURE``  1: suppressed log lines of what fails come back   ``debug_on_failure``
 ``FRZMQ_SNAPSHOTS``    the directory for these, of an embedded recorder       ``snapshots``
 =====================  =====================================================  =======================
 
@@ -86,6 +87,8 @@ class TracerConfig:
     enabled: bool = True
     triggers: str = ""
     """As in `frzmq.triggers`, with ``;`` between them."""
+    debug_on_failure: bool = False
+    """Logging calls below the enabled level are recorded unformatted; those of an operation that fails are given back to the program's logging."""
     snapshots: str | None = None
     """The directory in which an embedded recorder leaves them; None: `snapshot_dir()`."""
     min_age_s: float = 60.0
@@ -109,7 +112,7 @@ class TracerConfig:
             from frzmq.triggers import parse_triggers
 
             parse_triggers(self.triggers, f"{where}.triggers")
-        for name in ("logging", "exceptions", "threads", "enabled"):
+        for name in ("logging", "exceptions", "threads", "enabled", "debug_on_failure"):
             _check_flag(f"{where}.{name}", getattr(self, name))
         if not isinstance(self.redact, tuple):
             raise ConfigError(f"{where}.redact: wanted a tuple of words, got {self.redact!r:.80}")
@@ -150,6 +153,7 @@ class TracerConfig:
             threads=read.flag("FRZMQ_THREADS", default=defaults.threads),
             redact=read.words("FRZMQ_REDACT"),
             triggers=read.triggers("FRZMQ_TRIGGERS"),
+            debug_on_failure=read.flag("FRZMQ_DEBUG_ON_FAILURE", default=defaults.debug_on_failure),
             snapshots=read.text("FRZMQ_SNAPSHOTS"),
             min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
             max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes, least=0),

@@ -169,6 +169,7 @@ class FlightRecorder:
             "FRZMQ_LOGGING": _flag(self._tracer.logging),
             "FRZMQ_EXCEPTIONS": _flag(self._tracer.exceptions),
             "FRZMQ_THREADS": _flag(self._tracer.threads),
+            "FRZMQ_DEBUG_ON_FAILURE": _flag(self._tracer.debug_on_failure),
             "FRZMQ_TRIGGERS": self._tracer.triggers,
             "FRZMQ_BUFFER_BYTES": str(self._tracer.buffer_bytes),
         }

@@ -16,6 +16,7 @@ from benchlib import Ratio, Timing, interleave, report, timing_rows
 import frzmq
 from frzmq.tracer import api
 from frzmq.tracer.buffer import make_buffer
+from frzmq.tracer.instrument import suppressed
 
 Case = Callable[[int], object]
 
@@ -78,6 +79,18 @@ def _disabled_debug(number: int) -> None:
     debug = logging.getLogger("bench").debug
     for _ in range(number):
         debug("bench")
+
+
+def _suppressed_debug(number: int) -> None:
+    """With ``debug_on_failure``, inside of an operation."""
+    suppressed.install()
+    try:
+        debug = logging.getLogger("bench").debug
+        with frzmq.operation("bench"):
+            for n in range(number):
+                debug("bench %d", n)
+    finally:
+        suppressed.uninstall()
 
 
 def recording(case: Case) -> Case:
@@ -156,6 +169,7 @@ def main() -> None:
         "span, off": _spans,
         "event, off": _events,
         "logging.debug, disabled": _disabled_debug,
+        "logging.debug, disabled but kept": recording(_suppressed_debug),
         "span": recording(_spans),
         "span, object kept": recording(_spans_kept),
         "event": recording(_events),

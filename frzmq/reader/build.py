@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from frzmq.reader.messages import format_message
 from frzmq.reader.model import (
     Clock,
     Event,
@@ -261,6 +262,10 @@ class Builder:
                         fields["attributes"],
                     )
                 )
+            case "log_suppressed":
+                message = format_message(fields["template"], fields["args"])
+                place = (time_ns, record.process, thread.number, track.number, operation)
+                self._logs.append(Log(*place, fields["level"], fields["logger"], message, suppressed=True))
             case "exception":
                 self._exceptions.append(
                     ExceptionEvent(

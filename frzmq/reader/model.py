@@ -184,6 +184,8 @@ class Log:
     logger: str
     message: str
     attributes: Attributes = field(default_factory=dict)
+    suppressed: bool = False
+    """The program's levels did not let it through; it was recorded for the case that the operation fails."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, assert_never
 from frzmq.config import RecorderConfig
 from frzmq.errors import ControlCode
 from frzmq.recorder.events import (
+    FindLines,
+    LinesFound,
     SendLink,
     SendReply,
     ShareSnapshot,
@@ -29,6 +31,8 @@ from frzmq.wire.messages import (
     ErrorReply,
     FlushReply,
     FlushRequest,
+    Lines,
+    LinesWanted,
     OkReply,
     Reply,
     Reported,
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from frzmq.recorder.machine import RecorderMachine
 
 MAX_MISSING = 1024
+LINES_NS = 60 * 10**9
+"""Log lines are looked for in the last so much."""
 MAX_FLUSHES = 256
 MAX_CLIENTS = 64
 MAX_TIMEOUT_NS = 3600 * 10**9
@@ -60,9 +66,10 @@ class _Target:
 class _Flush:
     deadline_ns: int
     asked_by: tuple[bytes, int] | None
-    """Peer and id of a FlushRequest; None: a snapshot."""
+    """Peer and id of a FlushRequest; None: a snapshot, or lines."""
     targets: dict[int, _Target]
     """By tracer: what is waited for."""
+    for_lines: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +97,8 @@ class Control:
     _flushes: list[_Flush] = field(default_factory=list)
     _snapshot: _Snapshot | None = None
     _snapshot_number: int = 0
+    _lines: tuple[bytes, LinesWanted] | None = None
+    """Peer and question, until its answer is there."""
     _stopping: tuple[bytes, int] | None = None
     """Peer and id of a StopRequest that waits for the snapshot."""
 
@@ -159,6 +168,22 @@ class Control:
             self._stopping = None
             self._switch_off(peer, id_, now_ns)
 
+    # --- lines
+
+    def lines_wanted(self, peer: bytes, wanted: LinesWanted, now_ns: int) -> None:
+        if self._lines is not None:
+            busy = "lines: wanted one question at a time, got one more"
+            self.machine.emit(SendLink(peer, Lines(wanted.id, wanted.trace, (), 0, busy)))
+            return
+        self._lines = (peer, wanted)
+        self._begin_flush(None, 0, False, now_ns, for_lines=True)
+
+    def lines_found(self, found: LinesFound) -> None:
+        if self._lines is not None:
+            (peer, wanted), self._lines = self._lines, None
+            answer = Lines(wanted.id, wanted.trace, found.lines, found.more, found.error[:1024])
+            self.machine.emit(SendLink(peer, answer))
+
     # --- start and stop
 
     def _start(self, peer: bytes, request: StartRequest, now_ns: int) -> None:
@@ -180,6 +205,8 @@ class Control:
         for flush in self._flushes:
             if flush.asked_by is not None:
                 self._error(*flush.asked_by, ControlCode.STATE, "flush: the recorder was stopped before it ended")
+        if any(flush.for_lines for flush in self._flushes):
+            self.lines_found(LinesFound(error="lines: the recorder was stopped"))
         self._flushes = []
         self.incidents.clear()
         error = self.machine.switch_off(now_ns)
@@ -205,7 +232,15 @@ class Control:
         else:
             self._begin_flush((peer, request.id), request.timeout_ns, request.double, now_ns)
 
-    def _begin_flush(self, asked_by: tuple[bytes, int] | None, timeout_ns: int, double: bool, now_ns: int) -> None:
+    def _begin_flush(
+        self,
+        asked_by: tuple[bytes, int] | None,
+        timeout_ns: int,
+        double: bool,
+        now_ns: int,
+        *,
+        for_lines: bool = False,
+    ) -> None:
         targets: dict[int, _Target] = {}
         for tracer in self.machine.live():
             stream = tracer.stream
@@ -213,7 +248,7 @@ class Control:
             before = stream.asked - 1 if tracer.shared_advance_ns == now_ns else stream.asked
             targets[tracer.number] = _Target(before, double or not tracer.hello.end_marks)
         timeout_ns = min(timeout_ns or self.config.flush_timeout_ns, MAX_TIMEOUT_NS)
-        self._flushes.append(_Flush(now_ns + timeout_ns, asked_by, targets))
+        self._flushes.append(_Flush(now_ns + timeout_ns, asked_by, targets, for_lines))
 
     def _reached(self, number: int, target: _Target, now_ns: int) -> bool:
         tracer = self.machine.tracer(number)
@@ -235,6 +270,9 @@ class Control:
         if flush.asked_by is not None:
             self.flushes += 1
             self._reply(flush.asked_by[0], FlushReply(flush.asked_by[1], missing))
+        elif flush.for_lines:
+            if self._lines is not None:
+                self.machine.emit(FindLines(self._lines[1].trace, self.machine.view(now_ns, LINES_NS)))
         elif self._snapshot is not None:
             snapshot = self._snapshot
             snapshot.writing = True

@@ -8,7 +8,8 @@ Duties of the loop around `RecorderMachine`:
 4. After `WriteSnapshot` spool the view and stream it to each client: chunks, then ``SnapshotEnd(id, size_bytes, missing)``, or an
    `ErrorReply`; the same for each `ShareSnapshot` that names the snapshot. When the last client is served, or gone, or the
    snapshot failed: one `SnapshotFinished`.
-5. After `WatchTracer` look at the record lock of ``UUID.lock`` until `ForgetTracer`; once it is free: `TracerDied`.
+5. After `FindLines` look for the lines, aside, and give one `LinesFound`.
+6. After `WatchTracer` look at the record lock of ``UUID.lock`` until `ForgetTracer`; once it is free: `TracerDied`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from frzmq.wire.ledger import Ledger
-from frzmq.wire.messages import Hello, Reply, Request, ToRecorder, ToTracer
+from frzmq.wire.messages import Hello, LogLine, Reply, Request, ToRecorder, ToTracer
 
 # --- what the ring holds
 
@@ -166,12 +167,29 @@ class SnapshotFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class LinesFound:
+    """By `FindLines`."""
+
+    lines: tuple[LogLine, ...] = ()
+    more: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     pass
 
 
 Input: TypeAlias = (
-    FrameReceived | LinkReceived | LinkGarbage | TracerDied | RequestReceived | RequestGarbage | SnapshotFinished | Tick
+    FrameReceived
+    | LinkReceived
+    | LinkGarbage
+    | TracerDied
+    | RequestReceived
+    | RequestGarbage
+    | SnapshotFinished
+    | LinesFound
+    | Tick
 )
 
 # --- instructions
@@ -221,6 +239,14 @@ class WriteSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class FindLines:
+    """The suppressed log lines of a trace; one `LinesFound` follows. Never a second one before that."""
+
+    trace: str
+    view: RingView
+
+
+@dataclass(frozen=True, slots=True)
 class ShareSnapshot:
     """One more client for a snapshot that is being made: it gets all of it, from the beginning."""
 
@@ -238,4 +264,4 @@ class ForgetTracer:
     uuid: bytes
 
 
-Instruction: TypeAlias = SendLink | SendReply | WriteSnapshot | ShareSnapshot | WatchTracer | ForgetTracer
+Instruction: TypeAlias = SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer

@@ -26,6 +26,7 @@ from frzmq.recorder.events import (
     FrameReceived,
     Input,
     Instruction,
+    LinesFound,
     LinkGarbage,
     LinkReceived,
     RequestGarbage,
@@ -49,6 +50,7 @@ from frzmq.wire.messages import (
     Ack,
     Advance,
     Hello,
+    LinesWanted,
     Ping,
     Pong,
     RecorderHeartbeat,
@@ -137,6 +139,8 @@ class RecorderMachine:
                 self._control.garbage(event.peer, event.reason)
             case SnapshotFinished():
                 self._control.snapshot_finished(event, now_ns)
+            case LinesFound():
+                self._control.lines_found(event)
             case Tick():
                 self._tick(now_ns)
             case _:
@@ -294,6 +298,9 @@ class RecorderMachine:
                 if tracer is not None and self._on:
                     self._heard(tracer, now_ns)
                     self._report(tracer, event.message, now_ns)
+            case LinesWanted():
+                if tracer is not None and self._on:
+                    self._control.lines_wanted(event.peer, event.message, now_ns)
             case _:
                 assert_never(event.message)
 

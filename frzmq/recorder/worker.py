@@ -26,6 +26,7 @@ from typing import Final, assert_never
 from frzmq.config import RecorderConfig, ensure_private_dir
 from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.events import (
+    FindLines,
     ForgetTracer,
     FrameReceived,
     Input,
@@ -42,6 +43,7 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.snapshots import write_view
@@ -56,6 +58,7 @@ from frzmq.wire.messages import (
     Credit,
     FlushRequest,
     Hello,
+    LinesWanted,
     Ping,
     Reply,
     Report,
@@ -126,6 +129,7 @@ class Worker:
             self._wake,
             lambda file, kept: store.keep(file, kept.service, kept.reason),
         )
+        self._lines = LineFinder(partial(write_view, machine=machine), self._wake)
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
@@ -189,6 +193,8 @@ class Worker:
         with self._faultless("snapshots"):
             for event in self._spools.finished():
                 self._give(event, now_ns)
+            for found in self._lines.finished():
+                self._give(found, now_ns)
             self._spools.pump(now_ns, busy=busy)
         with self._faultless("liveness"):
             for uuid in self._liveness.probe(now_ns):
@@ -279,6 +285,8 @@ class Worker:
                 refused = self._spools.begin(instruction, now_ns)
                 if refused is not None:
                     self._give(refused, now_ns)
+            case FindLines():
+                self._lines.begin(instruction)
             case ShareSnapshot():
                 self._spools.share(instruction, now_ns)
             case WatchTracer(uuid):
@@ -340,7 +348,7 @@ def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
     except WireError as error:
         return LinkGarbage(peer, str(error))
     match message:
-        case Hello() | TracerHeartbeat() | Ping() | Report():
+        case Hello() | TracerHeartbeat() | Ping() | Report() | LinesWanted():
             return LinkReceived(peer, message)
         case _:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")

@@ -49,7 +49,7 @@ from frzmq.tracer.events import (
 from frzmq.tracer.identity import Identity, LifeLock
 from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
-from frzmq.tracer.watch import Watch, warn
+from frzmq.tracer.watch import Watch, give_back, warn
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.sockets import TracerSockets
 from frzmq.triggers import parse_triggers
@@ -59,6 +59,8 @@ from frzmq.wire.messages import (
     Ack,
     Advance,
     Hello,
+    Lines,
+    LinesWanted,
     Ping,
     Pong,
     RecorderHeartbeat,
@@ -162,7 +164,7 @@ class Agent:
         self._endpoints = endpoints
         self._on_stop, self._on_resume = on_stop, on_resume
         self._watch = watch
-        self._reports: deque[Report] = deque(maxlen=MAX_REPORTS)
+        self._reports: deque[Report | LinesWanted] = deque(maxlen=MAX_REPORTS)
         self._report_ids = count(1)
         self._refresh_ns = 0
         self._make_sockets = make_sockets
@@ -235,6 +237,11 @@ class Agent:
     def report(self, trigger: str, detail: str, trace: str) -> None:
         """Tells the recorder of a trigger whose condition is met. Waits for nothing."""
         self._reports.append(Report(next(self._report_ids), trigger, detail, trace))
+        self._wake()
+
+    def want_lines(self, trace: str) -> None:
+        """Asks for the suppressed log lines of a trace; they come back to `give_back`."""
+        self._reports.append(LinesWanted(next(self._report_ids), trace))
         self._wake()
 
     def stop(self, timeout_s: float) -> bool:
@@ -359,6 +366,8 @@ class Agent:
         match message:
             case Reported():
                 warn(message.path, message.reason, message.error)
+            case Lines():
+                give_back(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
                 if isinstance(message, Welcome) and message.triggers:
                     self._take_triggers(message.triggers)

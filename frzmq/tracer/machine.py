@@ -60,7 +60,7 @@ from frzmq.tracer.outbox import ChunkUse, Outbox
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import COALESCE_BYTES, BatchType, Header, encode_end_mark
 from frzmq.wire.chunk import LARGE_CHUNK_BYTES
-from frzmq.wire.messages import Ack, Advance, Pong, RecorderHeartbeat, Reject, Reported, Stop, Welcome
+from frzmq.wire.messages import Ack, Advance, Lines, Pong, RecorderHeartbeat, Reject, Reported, Stop, Welcome
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MS: Final = 1_000_000
@@ -326,7 +326,7 @@ class TracerMachine:
                 self._acknowledge(ack)
             case Pong() as pong:
                 self._pong(pong, now_ns)
-            case Reported():
+            case Reported() | Lines():
                 pass  # of the triggers, which are the agent's
             case _:
                 assert_never(event.message)

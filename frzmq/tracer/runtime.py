@@ -21,6 +21,7 @@ from frzmq.tracer.agent import Agent, AgentStats
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import Buffer, make_buffer
 from frzmq.tracer.identity import new_identity
+from frzmq.tracer.instrument import suppressed
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
@@ -97,10 +98,13 @@ class _Runtime:
         if config is None:
             api.uninstall()
             instrument.uninstall()
+            suppressed.uninstall()
             watch.clear()
             return
         redact.configure(config.redact)
-        watch.add(parse_triggers(config.triggers, "triggers"))
+        watch.add(parse_triggers(config.triggers, "triggers"), lines=config.debug_on_failure)
+        if config.debug_on_failure:
+            suppressed.install()
         instrument.install(with_logging=config.logging, with_exceptions=config.exceptions, with_threads=config.threads)
 
     def arm(self) -> None:
@@ -157,7 +161,7 @@ class _Runtime:
             on_resume=lambda: self.resumed(buffer),
             watch=watch,
         )
-        watch.report = self.agent.report
+        watch.report, watch.want_lines = self.agent.report, self.agent.want_lines
         _finalize_with_multiprocessing()
         api.install(buffer)
 

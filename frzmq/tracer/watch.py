@@ -20,13 +20,17 @@ from frzmq.config import format_duration
 from frzmq.tracer import api
 from frzmq.tracer.context import OperationState, current
 from frzmq.tracer.faults import is_fault
+from frzmq.tracer.instrument.logs import GIVEN_BACK
 from frzmq.tracer.quantiles import Quantiles
 from frzmq.triggers import Trigger, parse_trigger, parse_triggers
+from frzmq.wire.messages import Lines
 
 MAX_NAMES: Final = 256
 """Operations and spans of which one trigger knows the percentiles."""
 HOUR_NS: Final = 3600 * 10**9
 MAX_DETAIL_CHARS: Final = 200
+LINES_GAP_NS: Final = 10 * 10**9
+"""Suppressed log lines are asked for no oftener."""
 OWN_LOGGER: Final = "frzmq"
 
 Report = Callable[[str, str, str], None]
@@ -107,10 +111,15 @@ class Watch:
         self._errors: tuple[_Active, ...] = ()
         self._logs: tuple[_Active, ...] = ()
         self._handlers: dict[int, Any] = {}
+        self.want_lines: Callable[[str], None] | None = None
+        """Asks for the suppressed log lines of a trace."""
+        self._lines = False
+        self._lines_at_ns: int | None = None
 
-    def add(self, triggers: Iterable[Trigger], predicate: Predicate | None = None) -> None:
-        """Those that are there already stay as they are."""
+    def add(self, triggers: Iterable[Trigger], predicate: Predicate | None = None, *, lines: bool = False) -> None:
+        """Those that are there already stay as they are. ``lines``: operations that fail, or are too slow for a trigger, get their suppressed log lines back."""
         with self._lock:
+            self._lines = self._lines or lines
             for trigger in triggers:
                 if trigger.text not in self._active:
                     self._active[trigger.text] = _Active(trigger, predicate)
@@ -121,6 +130,7 @@ class Watch:
     def clear(self) -> None:
         with self._lock:
             self._active.clear()
+            self._lines = False
             self._arrange()
             for number, before in self._handlers.items():
                 if threading.current_thread() is threading.main_thread():
@@ -130,7 +140,7 @@ class Watch:
     def after_fork(self) -> None:
         """In the child, which has no agent yet: what it reports goes to its own."""
         self._lock = threading.Lock()
-        self.report = None
+        self.report = self.want_lines = None
 
     def refresh(self, now_ns: int) -> None:
         """By the agent, about once a second."""
@@ -146,7 +156,7 @@ class Watch:
         self._errors = tuple(a for a in all_ if a.trigger.on == "error" and a.trigger.pattern == "*")
         self._logs = tuple(a for a in all_ if a.trigger.on == "log")
         self._spans = spans
-        api.on_operation = self.operation_ended if self._operations else None
+        api.on_operation = self.operation_ended if self._operations or self._lines else None
         api.on_exception = self.exception_uncaught if self._errors else None
         api.on_log = self.logged if self._logs else None
         api.watch_spans(self.span_ended if spans else None)
@@ -155,18 +165,32 @@ class Watch:
 
     def operation_ended(self, state: OperationState, took_ns: int, error: str) -> None:
         name = state.name
+        bad = bool(error)
         for active in self._operations:
             trigger = active.trigger
             if not active.matches(name):
                 continue
             if trigger.on == "slow":
                 if active.is_slow(name, took_ns):
+                    bad = True
                     self._fire(active, f"{name} took {format_duration(took_ns)}", state.trace)
             elif trigger.on == "error":
                 if error:
                     self._fire(active, f"{name} failed: {error}", state.trace)
             elif not active.faulty and self._asked(active, state, took_ns, error):
                 self._fire(active, name, state.trace)
+        if bad and self._lines:
+            self._ask_lines(state)
+
+    def _ask_lines(self, state: OperationState) -> None:
+        """Of the outermost operation of a trace in this process: what it is about has then all been said."""
+        around = state.parent
+        now_ns = clock()
+        if (around is not None and around.trace == state.trace) or self.want_lines is None:
+            return
+        if self._lines_at_ns is None or now_ns - self._lines_at_ns >= LINES_GAP_NS:
+            self._lines_at_ns = now_ns
+            self.want_lines(state.trace.hex())
 
     def span_ended(self, name: str, took_ns: int) -> None:
         for active in self._spans:
@@ -277,8 +301,37 @@ def warn(path: str, reason: str, error: str) -> None:
         else:
             logger.warning("snapshot %s: %s", path, reason)
 
+    _aside(say)
+
+
+def give_back(found: Lines) -> None:
+    """The suppressed lines to the loggers that they were meant for, each marked with the trace, by a thread of its own."""
+
+    def say() -> None:
+        import logging
+
+        mark = found.trace[:8]
+        if found.error:
+            logging.getLogger(OWN_LOGGER).warning("no suppressed lines of trace %s: %s", found.trace, found.error)
+        if found.more:
+            logging.getLogger(OWN_LOGGER).warning("%d earlier suppressed lines of trace %s", found.more, found.trace)
+        for line in found.lines:
+            logger = logging.getLogger(line.logger)
+            message = f"[frzmq {mark}] {line.process}: {line.message}"
+            record = logger.makeRecord(
+                line.logger, line.level, "", 0, message, (), None, extra={GIVEN_BACK: found.trace}
+            )
+            record.created = line.wall_ns / 1e9
+            record.msecs = line.wall_ns // 10**6 % 1000
+            logger.handle(record)
+
+    if found.lines or found.error:
+        _aside(say)
+
+
+def _aside(say: Callable[[], None]) -> None:
     try:
         threading.Thread(target=say, name="frzmq-log", daemon=True).start()
     except RuntimeError:
-        # an interpreter that ends: the file is there all the same
+        # an interpreter that ends
         watch.errors += 1

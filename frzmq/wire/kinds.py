@@ -31,6 +31,7 @@ class Kind(IntEnum):
     INJECT = 14
     EXTRACT = 15
     OPERATION_UPDATE = 16
+    LOG_SUPPRESSED = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ _TABLE: tuple[KindSpec, ...] = (
     KindSpec(Kind.EXTRACT, "extract", ("op:u", "trace:b", "id:u")),
     # name: its new one, or nil; attributes: added to those of its begin
     KindSpec(Kind.OPERATION_UPDATE, "operation_update", ("op:u", "name:s", "attributes:m")),
+    # a logging call below the enabled level, not formatted; args: by position ("0", "1", ...), or by the names of a mapping
+    KindSpec(Kind.LOG_SUPPRESSED, "log_suppressed", ("level:u", "logger:s", "template:s", "args:m")),
 )
 
 KINDS: dict[int, KindSpec] = {spec.kind: spec for spec in _TABLE}

@@ -29,6 +29,7 @@ from frzmq.wire.fields import (
 
 MAX_CHUNK_BYTES: Final = 256 << 10
 MAX_GAPS: Final = 1024
+MAX_LINES: Final = 200
 
 
 # --- link, tracer to recorder
@@ -102,6 +103,15 @@ class Report:
     """In hex; "": none."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinesWanted:
+    """An operation failed: which suppressed log lines are there of its trace, of all processes?"""
+
+    id: int = unsigned()
+    trace: str = text(32)
+    """In hex."""
+
+
 # --- link, recorder to tracer
 
 
@@ -172,6 +182,25 @@ class Reported:
     reason: str = text(1024, "")
     error: str = text(1024, "")
     """Why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    wall_ns: int = unsigned()
+    process: str = text(512)
+    level: int = unsigned(32)
+    logger: str = text(256)
+    message: str = text(1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    id: int = unsigned()
+    trace: str = text(32)
+    lines: tuple[LogLine, ...] = many(nested_check(LogLine), MAX_LINES)
+    more: int = unsigned(32, 0)
+    """Earlier ones, left out."""
+    error: str = text(1024, "")
 
 
 # --- control, client to recorder
@@ -345,8 +374,8 @@ class ErrorReply:
     message: str = text(1024)
 
 
-ToRecorder: TypeAlias = Hello | TracerHeartbeat | Ping | Report
-ToTracer: TypeAlias = Welcome | Reject | Advance | RecorderHeartbeat | Ack | Stop | Pong | Reported
+ToRecorder: TypeAlias = Hello | TracerHeartbeat | Ping | Report | LinesWanted
+ToTracer: TypeAlias = Welcome | Reject | Advance | RecorderHeartbeat | Ack | Stop | Pong | Reported | Lines
 Request: TypeAlias = StatusRequest | StartRequest | StopRequest | FlushRequest | SnapshotRequest | Credit | Cancel
 Reply: TypeAlias = OkReply | StatusReply | FlushReply | SnapshotChunk | SnapshotEnd | ErrorReply
 Message: TypeAlias = ToRecorder | ToTracer | Request | Reply
@@ -357,6 +386,7 @@ MESSAGE_TYPES: Final[dict[str, type]] = {
     "heartbeat": TracerHeartbeat,
     "ping": Ping,
     "report": Report,
+    "lines?": LinesWanted,
     # recorder to tracer
     "welcome": Welcome,
     "reject": Reject,
@@ -366,6 +396,7 @@ MESSAGE_TYPES: Final[dict[str, type]] = {
     "stop": Stop,
     "pong": Pong,
     "reported": Reported,
+    "lines": Lines,
     # client to recorder
     "status?": StatusRequest,
     "start?": StartRequest,

@@ -12,6 +12,8 @@ from frzmq.tracer import api
 from frzmq.tracer.attributes import MAX_NAME_BYTES, bounded, pack_attributes, pack_text, pack_uint, type_name
 
 MAX_MESSAGE_BYTES: Final = 4096
+GIVEN_BACK: Final = "frzmq_trace"
+"""An attribute of log records that were recorded before, and are given back to the program."""
 _LOG: Final = 7
 _EXACT: Final = frozenset({int, float, bool, str, bytes, type(None)})
 _MAX_ARGS: Final = 64
@@ -53,6 +55,8 @@ def record_log(record: Any) -> None:
             return
         intern = writer.buffer.intern
         fields = object.__getattribute__(record, "__dict__")
+        if GIVEN_BACK in fields:
+            return
         level, logger = fields.get("levelno"), fields.get("name")
         attributes: dict[str, object] = {}
         path, line = fields.get("pathname"), fields.get("lineno")

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import pytest
 from support.records import recording, take
 
+import frzmq
 from frzmq.tracer import instrument
+from frzmq.tracer.instrument import suppressed
 from frzmq.tracer.redact import is_secret
 from frzmq.wire.codec import Value
 
@@ -126,3 +128,63 @@ def test_exception_of_a_thread_says_its_arguments_without_asking_them(monkeypatc
 )  # fmt: skip
 def test_secret_names(name: str, secret: bool) -> None:
     assert is_secret(name) is secret
+
+
+@pytest.fixture
+def suppressing() -> Iterator[None]:
+    before = (logging.Logger.debug, logging.Logger.info, logging.Logger.log)
+    suppressed.install()
+    suppressed.install()
+    try:
+        yield
+    finally:
+        suppressed.uninstall()
+        assert (logging.Logger.debug, logging.Logger.info, logging.Logger.log) == before
+
+
+@pytest.mark.usefixtures("hooks", "suppressing")
+def test_suppressed_calls_inside_of_an_operation_are_kept_unformatted(logger: logging.Logger) -> None:
+    with recording() as buffer:
+        logger.debug("outside")
+        with frzmq.operation("work"):
+            logger.debug("%s of %d", Loud(), 3)
+            logger.log(5, "deep")
+            logger.debug("%(user)s %(password)s", {"user": "me", "password": "p"})
+            logger.debug(Loud())
+            logger.info("let through")
+        rows = [row for row in take(buffer) if str(row[0]).startswith("log")]
+    assert [row[:5] for row in rows[:4]] == [
+        ("log_suppressed", 10, "app", "%s of %d", {"0": "Loud", "1": 3}),
+        ("log_suppressed", 5, "app", "deep", None),
+        ("log_suppressed", 10, "app", "%(user)s %(password)s", {"user": "me", "password": "[redacted]"}),
+        ("log_suppressed", 10, "app", "Loud", None),
+    ]
+    assert [row[:4] for row in rows[4:]] == [("log", 20, "app", "let through")]
+
+
+@pytest.mark.usefixtures("suppressing")
+def test_suppressing_leaves_the_place_of_enabled_calls_as_it_is() -> None:
+    found = logging.Logger("app", logging.DEBUG)  # noqa: LOG001  # one that no other test knows
+    places: list[tuple[str, str]] = []
+
+    class Places(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            places.append((record.pathname, record.funcName))
+
+    found.addHandler(Places())
+    found.debug("1")
+    found.info("2")
+    found.log(30, "3")
+    found.warning("4")
+    assert places == [(__file__, "test_suppressing_leaves_the_place_of_enabled_calls_as_it_is")] * 4
+
+
+def test_logs_given_back_are_not_recorded_again(logger: logging.Logger) -> None:
+    instrument.install(with_exceptions=False, with_threads=False)
+    try:
+        with recording() as buffer:
+            logger.info("new")
+            logger.info("old", extra={instrument.logs.GIVEN_BACK: "ab"})
+            assert logs(take(buffer)) == [(20, "app", "new")]
+    finally:
+        instrument.uninstall()

@@ -21,7 +21,7 @@ def test_kinds_numbers_and_arities_stay_as_they_were_released() -> None:
         "span_begin": (1, 2), "span_end": (2, 2), "operation_begin": (3, 6), "operation_end": (4, 2), "event": (5, 2),
         "gauge": (6, 2), "log": (7, 4), "exception": (8, 4), "context": (9, 3), "thread_begin": (10, 2),
         "thread_end": (11, 0), "process_begin": (12, 2), "process_end": (13, 1), "inject": (14, 3), "extract": (15, 3),
-        "operation_update": (16, 3),
+        "operation_update": (16, 3), "log_suppressed": (17, 4),
     }  # fmt: skip
 
 

@@ -35,6 +35,8 @@ MESSAGES: list[m.Message] = [
     m.SnapshotEnd(1, 2, ("a", "b")),
     m.ErrorReply(1, "busy", "later"),
     m.Report(1, "slow 500ms", "GET / took 1s", "ab" * 16),
+    m.LinesWanted(1, "ab" * 16),
+    m.Lines(1, "ab" * 16, (m.LogLine(1, "s[1]", 10, "app", "said"),), 3, ""),
     m.Reported(1, "/s/a.frz", "slow: GET /", ""),
 ]
 
