@@ -26,7 +26,7 @@ from frzmq.reader.snapshot import Snapshot
 MAX_PROCESSES: Final = 100
 MAX_NAMES: Final = 20
 MAX_PICTURES: Final = 5
-MAX_PICTURE_CHARS: Final = 256 << 10
+MAX_PICTURE_CHARS: Final = 512 << 10
 MAX_FAILURES: Final = 50
 MAX_FRAMES: Final = 30
 MAX_LOGS: Final = 200
@@ -203,7 +203,7 @@ def _slowest(snapshot: Snapshot) -> Iterator[Markup]:
             yield Markup(picture)
         else:
             yield _note(
-                f"Its picture has too many parts for this page: frzmq export --operation {operation.op} makes it."
+                f"Its picture has too many parts for this page: frzmq export -o picture.svg --operation {operation.op} makes it."
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-DEADLINE_S = 60.0
+DEADLINE_S = 40.0
 PROGRAMS = ("chromium", "chromedriver")
 OPTIONS = (
     "--headless",

@@ -181,9 +181,9 @@ def test_report_is_bounded_and_says_what_is_left_out(tmp_path: Path) -> None:
 
 def test_report_picture_of_too_many_parts_is_left_out(tmp_path: Path) -> None:
     records = [operation_begin(0, "busy", 5), context(1, op=5)]
-    records += [At(10 + n * 2, Kind.LOG, (30, "l", "a warning of some length", None)) for n in range(5000)]
+    records += [At(10 + n * 2, Kind.LOG, (30, "l", "a warning of some length", None)) for n in range(10_000)]
     words = Page(report(snapshot(tmp_path, Stream().generation(1, records)))).words
-    assert f"too many parts for this page: frzmq export --operation {5:016x} makes it" in words
+    assert f"too many parts for this page: frzmq export -o picture.svg --operation {5:016x} makes it" in words
 
 
 def test_report_prefers_warnings_to_later_logs(tmp_path: Path) -> None:
