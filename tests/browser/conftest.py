@@ -13,6 +13,6 @@ from support.browser import PROGRAMS, Browser, browser
 def chromium() -> Iterator[Browser]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"wanted {' and '.join(PROGRAMS)}, and {' and '.join(missing)} is not installed")
+        pytest.skip(f"wanted {' and '.join(PROGRAMS)}; not installed: {', '.join(missing)}")
     with browser() as opened:
         yield opened
