@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from support.browser import Browser
 from support.programs import DEADLINE_S, environment
 from support.snapshots import At, Stream, begin, context, end, event, operation_begin, operation_end, to_bytes
 
+from frzmq.export.perfetto import write_perfetto
 from frzmq.reader.snapshot import open_snapshot
+from frzmq.view.server import Site, serving
 from frzmq.view.ui import find_ui
 from frzmq.wire.kinds import Kind
 
@@ -103,6 +106,35 @@ def outsider() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+@pytest.fixture
+def public() -> Iterator[str]:
+    """The origin of a server that has Perfetto's page and knows nothing of us, as the public site."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            # a test talks to this host only
+            policy = "connect-src http://127.0.0.1:* data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'"
+            self.send_header("Content-Security-Policy", policy)
+            super().end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(find_ui(None))))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def exported(path: Path) -> bytes:
+    parts: list[bytes] = []
+    with open_snapshot(path) as snapshot:
+        write_perfetto(snapshot, parts.append)
+    return b"".join(parts)
+
+
 def loaded(chromium: Browser, url: str) -> None:
     chromium.open(url)
     chromium.wait("window.app && window.app.trace")
@@ -143,6 +175,20 @@ def test_view_asks_for_nothing_elsewhere(
         assert f"{base}{url.rpartition(base)[2]}" in requests
         assert [request for request in requests if not request.startswith(base)] == []
         assert asked == []
+
+
+def test_view_public_page_reads_the_trace_and_no_other_does(
+    chromium: Browser, snapshot_path: Path, public: str
+) -> None:
+    trace = exported(snapshot_path)
+    read = "return fetch(arguments[0]).then(() => 'read', () => 'refused')"
+    chromium.open(f"{public}/service_worker.js")
+    for reader, outcome in ((None, "refused"), ("https://ui.perfetto.dev", "refused"), (public, "read")):
+        with serving(site := Site("slow", trace, reader=reader)) as base:
+            assert chromium.run(read, f"{base}{site.trace_path}") == outcome, chromium.console()
+    with serving(site := Site("slow", trace, reader=public)) as base:
+        loaded(chromium, f"{public}/#!/?url={base}{site.trace_path}")
+        assert chromium.run(COUNT, "select count(*) as n from slice where category in ('span', 'operation')") == 102
 
 
 def test_outsider_hears_a_page_that_may_ask(chromium: Browser, tmp_path: Path, outsider: tuple[str, list[str]]) -> None:
