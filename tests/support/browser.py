@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
@@ -73,13 +72,12 @@ def browser() -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    profile = Path(tempfile.mkdtemp(prefix="fzb"))
-    for option in (*OPTIONS, f"--user-data-dir={profile}"):
-        options.add_argument(option)
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    try:
-        driver.set_script_timeout(DEADLINE_S)
-        yield Browser(driver)
-    finally:
-        driver.quit()
-        shutil.rmtree(profile, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="fzb", ignore_cleanup_errors=True) as profile:
+        for option in (*OPTIONS, f"--user-data-dir={profile}"):
+            options.add_argument(option)
+        driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+        try:
+            driver.set_script_timeout(DEADLINE_S)
+            yield Browser(driver)
+        finally:
+            driver.quit()
