@@ -22,6 +22,8 @@ COMMANDS = {
     "info": "what is in a snapshot file",
     "validate": "check a snapshot file",
     "export": "turn a snapshot file into text, or a timeline for Perfetto, or a picture",
+    "report": "turn a snapshot file into a page of HTML that needs no network",
+    "view": "show a snapshot file in Perfetto, in the browser",
     "demo": "run a small shop of services and catch its slow requests",
     "completion": "say what a shell needs to complete the command line",
 }

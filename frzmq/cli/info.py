@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from frzmq.reader.model import Operation, Process
     from frzmq.reader.snapshot import Snapshot
 
-SLOWEST = 5
 LEDGER = (
     "recorded",
     "held",
@@ -46,13 +45,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def slowest(snapshot: Snapshot, count: int = SLOWEST) -> list[Operation]:
-    """The operations that took longest, those that had not ended among them; a part of one that is listed is not listed itself."""
-    begun = [o for o in snapshot.operations if o.begin_ns is not None and o.parent is None and not o.remote_parent]
-    return sorted(begun, key=snapshot.took_ns, reverse=True)[:count]
-
-
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    from frzmq.export.slowest import slowest
+
     header = snapshot.header
     return {
         "file": snapshot.path,
@@ -79,6 +74,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 def _show(snapshot: Snapshot) -> None:
     from frzmq.config import format_duration, format_size
+    from frzmq.export.slowest import slowest
     from frzmq.export.text import clean, utc
 
     header = snapshot.header

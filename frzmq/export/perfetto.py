@@ -17,6 +17,7 @@ from typing import Final
 
 from frzmq.export.lanes import Bar, lanes
 from frzmq.export.protobuf import data, double, integer, text, varint
+from frzmq.export.text import level_name
 from frzmq.reader.model import Attributes, Event, ExceptionEvent, Flow, Gap, Gauge, Log, Operation, Process, Thread
 from frzmq.reader.snapshot import Snapshot
 from frzmq.wire.codec import Scalar
@@ -201,13 +202,8 @@ def _event(event: Event, track: int) -> _Packet:
 def _log(log: Log, track: int) -> _Packet:
     about: tuple[tuple[str, Scalar], ...] = (("level", log.level), ("logger", log.logger), ("message", log.message))
     notes = about + _arguments(log.attributes)
-    name = f"{_level(log.level)}: {log.message}"[:_MAX_NAME_CHARS]
+    name = f"{level_name(log.level)}: {log.message}"[:_MAX_NAME_CHARS]
     return _Packet(log.time_ns, track, _INSTANT, name, "log", notes, plain_name=True)
-
-
-def _level(level: int) -> str:
-    names = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"), (10, "debug"))
-    return next((name for least, name in names if level >= least), "log")
 
 
 def _exception(error: ExceptionEvent, track: int) -> _Packet:

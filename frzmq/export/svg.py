@@ -6,7 +6,7 @@ operation what else ran long meanwhile is dimmed beside it, but for operations o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
@@ -28,7 +28,7 @@ LEAST_PX: Final = 0.5
 """A bar that is narrower is left out, and counted."""
 CHAR_PX: Final = 6.4
 WARNING: Final = 30
-_STYLE: Final = """
+STYLE: Final = """
 text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#1f2328}
 .a{fill:#656d76}.g{stroke:#d0d7de;stroke-width:1}.l{fill:#f6f8fa}.b{fill:#fff}
 .o{fill:#8ec5ff;stroke:#0969da}.s{fill:#b6e3c6;stroke:#1a7f37}.e{fill:#ffc1ba;stroke:#cf222e}.d{opacity:.45}
@@ -61,10 +61,17 @@ def write_svg(
 
     ``operation``: the id of one, or a name, of which the slowest is taken. Raises ConfigError when there is none.
     """
-    picture = _Picture(snapshot, None if operation is None else find_operation(snapshot, operation), width)
-    data = "".join(picture.parts()).encode("utf-8", "xmlcharrefreplace")
+    found = None if operation is None else find_operation(snapshot, operation)
+    data = "".join(_Picture(snapshot, found, width, lanes(snapshot)).parts()).encode("utf-8", "xmlcharrefreplace")
     write(data)
     return len(data)
+
+
+def pictures(snapshot: Snapshot, operations: Iterable[Operation], width: int = 1200) -> Iterator[str]:
+    """One of each operation; each has the style `STYLE` in it."""
+    every = lanes(snapshot)
+    for operation in operations:
+        yield "".join(_Picture(snapshot, operation, width, every).parts())
 
 
 def find_operation(snapshot: Snapshot, wanted: str) -> Operation:
@@ -75,7 +82,7 @@ def find_operation(snapshot: Snapshot, wanted: str) -> Operation:
 
 
 class _Picture:
-    def __init__(self, snapshot: Snapshot, operation: Operation | None, width: int) -> None:
+    def __init__(self, snapshot: Snapshot, operation: Operation | None, width: int, every: list[Lane]) -> None:
         self._snapshot = snapshot
         self._operation = operation
         self._width = width
@@ -91,7 +98,6 @@ class _Picture:
             traces = {o.trace for o in snapshot.operations if o.name == operation.name}
             self._alike = {o.number for o in snapshot.operations if o.trace in traces}
         self._end_ns = max(self._end_ns, self._begin_ns + 1)
-        every = lanes(snapshot)
         rows = list(self._rows(every, dimmed=False))
         if operation is not None:
             rows += sorted(self._rows(every, dimmed=True), key=self._overlap_ns, reverse=True)[:MAX_DIMMED]
@@ -141,7 +147,7 @@ class _Picture:
         height = y + ROW_PX
         title = "a snapshot" if self._operation is None else self._operation.name
         yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self._width} {height}" width="{self._width}" height="{height}" role="img">'
-        yield f"<title>{escape(clean(title))}</title><style>{_STYLE}</style>"
+        yield f"<title>{escape(clean(title))}</title><style>{STYLE}</style>"
         yield f'<rect class="b" width="{self._width}" height="{height}"/>'
         yield from self._axis(y)
         for row in self._shown:

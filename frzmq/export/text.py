@@ -24,8 +24,11 @@ from frzmq.wire.kinds import Kind
 
 MAX_VALUE_CHARS = 200
 _ID_FIELDS = frozenset({"op", "parent", "remote", "id"})
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""What makes text run from right to left: a message could seem to say something else."""
 _PLAIN = str.maketrans(
-    {c: f"\\x{c:02x}" for c in [*range(32), *range(127, 160)]} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+    {c: f"\\x{c:02x}" for c in [*range(32), *range(127, 160)]}
+    | {c: f"\\u{c:04x}" for c in [0x2028, 0x2029, *_DIRECTIONS]}
 )
 
 
@@ -147,8 +150,7 @@ class _Places:
         return f"{self._time(gap.begin_ns)}  {self._processes[gap.process]}{who}  lost: {count} {gap.cause}, until {self._time(gap.end_ns)}{detail}"
 
     def _time(self, time_ns: int) -> str:
-        seconds, ns = divmod(self._snapshot.wall_ns(time_ns), 10**9)
-        return f"{time.strftime('%H:%M:%S', time.gmtime(max(seconds, 0) % 86_400))}.{ns:09d}"
+        return time_of_day(self._snapshot.wall_ns(time_ns))
 
     def _thread(self, process: int, writer: int) -> str:
         return self._threads.get((process, writer)) or f"thread {writer}"
@@ -181,7 +183,19 @@ def utc(wall_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wall_ns // 10**9))
 
 
-def clean(text: str) -> str:
-    """On one line, at most MAX_VALUE_CHARS long, nothing in it that a terminal obeys."""
-    text = text.translate(_PLAIN)
-    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
+def time_of_day(wall_ns: int) -> str:
+    """A wall time to the nanosecond, without its date."""
+    seconds, ns = divmod(wall_ns, 10**9)
+    return f"{time.strftime('%H:%M:%S', time.gmtime(max(seconds, 0) % 86_400))}.{ns:09d}"
+
+
+def level_name(level: int) -> str:
+    """In a word, also of one between two that have names."""
+    names = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"), (10, "debug"))
+    return next((name for least, name in names if level >= least), "log")
+
+
+def clean(text: str, most_chars: int = MAX_VALUE_CHARS) -> str:
+    """On one line, at most ``most_chars`` long, nothing in it that a terminal obeys."""
+    text = text[: most_chars + 1].translate(_PLAIN)
+    return text if len(text) <= most_chars else f"{text[:most_chars]}…"

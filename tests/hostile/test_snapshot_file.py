@@ -10,20 +10,50 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.snapshots import Stream, begin, context, end, event, open_span, to_bytes
+from support.snapshots import (
+    At,
+    Stream,
+    begin,
+    context,
+    end,
+    event,
+    open_span,
+    operation_begin,
+    operation_end,
+    to_bytes,
+)
 
 from frzmq.errors import SnapshotError
 from frzmq.export.perfetto import write_perfetto
+from frzmq.export.report import write_report
+from frzmq.export.svg import write_svg
 from frzmq.export.text import write_text
 from frzmq.reader.snapshot import open_snapshot
 from frzmq.reader.validate import validate
 from frzmq.snapfile.format import CRC, PROLOGUE, SECTION, SECTION_MAGIC
+from frzmq.wire.kinds import Kind
 
 
 def _whole() -> bytes:
-    web = Stream("web", 1).generation(1, [begin(10, "a", x=1), context(20, 3, "Task", 7), end(30, "a")], at_ns=5)
+    asked = [
+        begin(10, "a", x=1),
+        context(20, 3, "Task", 7),
+        end(30, "a"),
+        operation_begin(40, "ask", 7),
+        At(41, Kind.INJECT, (7, b"t" * 16, 77)),
+        At(42, Kind.LOG, (30, "log", "slow", None)),
+        At(43, Kind.EXCEPTION, ("KeyError", "x", "main", "a.py:1 f")),
+        operation_end(60, 7, error="KeyError"),
+    ]
+    web = Stream("web", 1).generation(1, asked, at_ns=5)
     web.generation(3, [event(110, "b", writer=2)], at_ns=100, skip={1: 2}, open=(open_span(1, "hang"),))
-    db = Stream("db", 2, machine="other", offset_ns=7, rtt_ns=3).generation(1, [event(10, "c")])
+    answered = [
+        event(10, "c"),
+        operation_begin(45, "answer", 8, remote=77),
+        At(46, Kind.EXTRACT, (8, b"t" * 16, 77)),
+        operation_end(50, 8),
+    ]
+    db = Stream("db", 2, machine="other", offset_ns=7, rtt_ns=3).generation(1, answered)
     return to_bytes(web, db)
 
 
@@ -44,6 +74,8 @@ def read_to_the_end(data: bytes) -> None:
             validate(opened)
             write_text(opened, io.StringIO())
             write_perfetto(opened, lambda _: None)
+            write_svg(opened, lambda _: None)
+            write_report(opened, lambda _: None)
             assert isinstance(opened.horizon_ns + opened.begin_ns + opened.end_ns, int)
     finally:
         Path(name).unlink()

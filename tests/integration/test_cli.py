@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def test_help_lists_every_command() -> None:
         "info",
         "validate",
         "export",
+        "report",
+        "view",
         "demo",
     ]:
         assert f"\n    {command} " in out
@@ -127,7 +130,10 @@ def test_bad_value_is_one_line_and_2(arguments: tuple[str, ...], message: str, d
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [("info",), ("validate",), ("export", "-o", "-", "--format", "text")])
+@pytest.mark.parametrize(
+    "command",
+    [("info",), ("validate",), ("export", "-o", "-", "--format", "text"), ("report", "-o", "-"), ("view", "--no-open")],
+)
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "No such file or directory"), (b"", "wanted a snapshot file"), (b"PK\x03\x04", "wanted a snapshot file")],
@@ -263,6 +269,29 @@ def test_export_goes_by_the_suffix_and_never_overwrites_unasked(recorder: Record
     code, text, _ = frzmq("export", str(path), "-o", "-", "--format", "text")
     assert (code, text) == (0, (tmp_path / "s.txt").read_text())
     assert text.count("  event") == 5
+
+
+def test_report_is_a_page_and_never_overwrites_unasked(recorder: RecorderProcess, tmp_path: Path) -> None:
+    path, out = snapshot_of(recorder, tmp_path / "s.frz"), tmp_path / "s.html"
+    assert frzmq("report", str(path), "-o", str(out)) == (0, "", "")
+    assert out.read_text().startswith("<!doctype html>")
+    assert frzmq("report", str(path), "-o", str(out)) == (2, "", f"frzmq: {out}: File exists\n")
+    assert frzmq("report", str(path), "-o", str(out), "-f")[0] == 0
+    assert frzmq("report", str(path), "-o", "-") == (0, out.read_text(), "")
+
+
+def test_view_serves_until_ctrl_c(recorder: RecorderProcess, tmp_path: Path) -> None:
+    path = snapshot_of(recorder, tmp_path / "s.frz")
+    (tmp_path / "index.html").touch()
+    process = popen("view", str(path), "--ui", str(tmp_path), "--no-open")
+    assert process.stdout is not None
+    trace = process.stdout.readline().strip().partition("?url=")[2]
+    with urllib.request.urlopen(trace, timeout=DEADLINE_S) as reply:
+        assert reply.status == 200
+        assert b"web[" in reply.read()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=DEADLINE_S) == ("", "frzmq: Ctrl-C ends it\n")
+    assert process.returncode == 0
 
 
 def test_output_that_nobody_reads_any_more_ends_quietly(recorder: RecorderProcess, tmp_path: Path) -> None:

@@ -79,4 +79,5 @@ def test_text_says_where_something_is_lost(tmp_path: Path) -> None:
 
 def test_text_of_a_hostile_name_cannot_command_a_terminal() -> None:
     assert clean("a\x1b[2Jb\nc\u2028d") == "a\\x1b[2Jb\\x0ac\\u2028d"
+    assert clean("abc\u202edef\u2066") == "abc\\u202edef\\u2066"
     assert clean("x" * 1000) == "x" * 200 + "…"
