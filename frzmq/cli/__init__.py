@@ -19,6 +19,8 @@ COMMANDS = {
     "stop": "let a recorder record nothing",
     "flush": "bring everything recorded so far into the recorder",
     "snapshot": "write what a recorder holds to a file",
+    "summary": "what a snapshot file is about: the slowest, what hung, what failed",
+    "request": "one request of a snapshot file over all its processes, as a tree",
     "info": "what is in a snapshot file",
     "validate": "check a snapshot file",
     "export": "turn a snapshot file into text, or a timeline for Perfetto, or a picture",

@@ -79,6 +79,8 @@ def test_help_lists_every_command() -> None:
         "stop",
         "flush",
         "snapshot",
+        "summary",
+        "request",
         "info",
         "validate",
         "export",
