@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from frzmq.reader.model import Operation, Span
 from frzmq.reader.snapshot import Snapshot
 
 Item: TypeAlias = Operation | Span
+_TRACE: Final = re.compile(r"trace ([0-9a-f]{32})")
 MAX_NODES: Final = 10_000
 """Of one tree; what is beyond is left out, and counted by the node around it."""
 
@@ -87,6 +89,11 @@ class Forest:
         mine = [o for o in self.snapshot.operations if o.trace == trace]
         roots = {self.root_of(o).number: self.root_of(o) for o in mine}
         return sorted(roots.values(), key=lambda o: o.begin_ns or 0)
+
+    def triggered_by(self) -> str | None:
+        """The trace that the snapshot's reason names, if something of it is here."""
+        named = _TRACE.search(self.snapshot.header.reason)
+        return named[1] if named and any(o.trace == named[1] for o in self.snapshot.operations) else None
 
     def tree(self, operation: Operation) -> Node:
         """With all that is inside of it, in every process."""

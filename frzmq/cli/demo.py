@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from frzmq.cli.common import Subparsers, add_force, command, print_table
+from frzmq.cli.common import Subparsers, add_force, command
 
-if TYPE_CHECKING:
-    from frzmq.reader.snapshot import Snapshot
-
-FORMATS = {
-    "demo.pftrace.gz": ("perfetto", "the timeline: open it in ui.perfetto.dev"),
-    "demo.svg": ("svg", "a picture of the slowest request"),
-    "demo.txt": ("text", "line by line"),
-}
-SLOW = "buy"
-"""The operation of a customer."""
+NEEDED = ("flask", "starlette", "uvicorn")
+FORMATS = {"demo.pftrace.gz": "perfetto", "demo.svg": "svg", "demo.txt": "text"}
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -26,49 +18,51 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
         "-o", "--output", metavar="DIR", default="frzmq-demo", help="where the files go (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", metavar="N", type=float, default=6.0, help="how long customers come (default: %(default)s)"
+        "--seconds", metavar="N", type=float, default=4.0, help="how long customers come (default: %(default)s)"
     )
     add_force(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from frzmq.cli import main
+    from frzmq.errors import ConfigError
+
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ConfigError(f"demo: wanted {', '.join(NEEDED)}, got no {', '.join(missing)}: pip install 'frzmq[demo]'")
+    from frzmq.analysis.trees import Forest
     from frzmq.cli.export import export
-    from frzmq.config import format_size
     from frzmq.demo.shop import run as run_shop
     from frzmq.reader.snapshot import open_snapshot
 
     directory = Path(args.output)
-    files = ["demo.frz", *FORMATS]
     if not args.force:
-        for name in files:
+        for name in (*FORMATS, "demo.html"):
             if (directory / name).exists():
-                raise FileExistsError(17, "File exists (-f overwrites it)", str(directory / name))
+                raise FileExistsError(17, "File exists", str(directory / name))
     directory.mkdir(parents=True, exist_ok=True)
     print(f"three services (gateway, orders, inventory) and {args.seconds:g} s of customers ...", flush=True)
-    outcome = run_shop(directory, args.seconds, overwrite=args.force)
-    with open_snapshot(outcome.snapshot) as snapshot:
-        for name, (format_, _) in FORMATS.items():
-            export(snapshot, str(directory / name), format_, operation=SLOW, force=args.force)
-        _show(snapshot, outcome.requests)
-    print()
-    for name, (_, what) in {"demo.frz": ("", "the snapshot: frzmq info, validate, export"), **FORMATS}.items():
-        path = directory / name
-        print(f"{path} ({format_size(path.stat().st_size)}): {what}")
+    outcome = run_shop(directory, args.seconds)
+    if outcome.snapshot is None:
+        print(f"{outcome.requests} requests, none of them slow: no trigger, no snapshot. Try more --seconds")
+        return 1
+    path = str(outcome.snapshot)
+    print(f"\n{outcome.requests} requests; the first slow one left {path}\n", flush=True)
+    main(["summary", path, "--slowest", "0"])
+    print(f"\nfrzmq request {path}\n", flush=True)
+    main(["request", path])
+    with open_snapshot(path) as snapshot:
+        forest = Forest(snapshot)
+        [slow, *_] = forest.roots(forest.triggered_by() or "")
+        for name, format_ in FORMATS.items():
+            export(snapshot, str(directory / name), format_, operation=slow.op, force=args.force)
+    main(["report", path, "-o", str(directory / "demo.html"), *(["-f"] if args.force else [])])
+    print(f"\nand further, of {path}:\n")
+    for line in (
+        f"frzmq view {path}              # the timeline, in Perfetto: {directory / 'demo.pftrace.gz'}",
+        f"frzmq report {path} -o r.html  # one page for the ticket: {directory / 'demo.html'}",
+        f"frzmq export {path} -o s.svg   # the request as a picture: {directory / 'demo.svg'}",
+        f"frzmq export {path} -o s.txt   # line by line: {directory / 'demo.txt'}",
+    ):
+        print(line)
     return 0
-
-
-def _show(snapshot: Snapshot, requests: int) -> None:
-    from frzmq.config import format_duration
-    from frzmq.demo.story import tell
-
-    story = tell(snapshot, SLOW)
-    ledger = snapshot.ledger
-    kinds = f"{len(snapshot.operations)} operations, {len(snapshot.spans)} spans, {len(snapshot.flows)} flows between processes"
-    print(f"\ncaught: {requests} requests, {len(snapshot.processes)} processes, {kinds}")
-    print(f"records: {ledger.recorded} made, {ledger.held} held, {ledger.lost} lost\n\nthe slowest request")
-    rows = [("  " * step.depth + step.name, step.process, format_duration(step.took_ns)) for step in story.steps]
-    print_table(("where", "process", "took"), rows, left=2)
-    if story.culprit is not None:
-        overlap = format_duration(story.culprit.took_ns)
-        print(f"\nmeanwhile, for {overlap} of it: {story.culprit.name} in {story.culprit.process} held the database")

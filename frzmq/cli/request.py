@@ -20,8 +20,13 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser = command(subparsers, "request", summary, examples)
     parser.add_argument("file", metavar="FILE", help="a snapshot")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("trace", metavar="TRACE_ID", nargs="?", help="of the operation, or its begin")
-    which.add_argument("--slowest", type=int, metavar="N", help="the N-th of the slowest (default: 1)")
+    which.add_argument(
+        "trace",
+        metavar="TRACE_ID",
+        nargs="?",
+        help="of the operation, or its begin (default: what triggered the snapshot, else the slowest)",
+    )
+    which.add_argument("--slowest", type=int, metavar="N", help="the N-th of the slowest")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -33,11 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with open_snapshot(args.file) as snapshot:
         forest = Forest(snapshot)
         try:
-            roots = (
-                _of_trace(snapshot, forest, args.trace)
-                if args.trace
-                else [_slowest(snapshot, 1 if args.slowest is None else args.slowest)]
-            )
+            roots = _asked_for(snapshot, forest, args.trace, args.slowest)
         except LookupError as error:
             note(f"request: {error}")
             return 1
@@ -48,6 +49,15 @@ def run(args: argparse.Namespace) -> int:
             for tree in trees:
                 _show(forest, tree)
     return 0
+
+
+def _asked_for(snapshot: Snapshot, forest: Forest, trace: str | None, slowest: int | None) -> list[Operation]:
+    """Raises LookupError."""
+    if trace is None and slowest is None:
+        trace = forest.triggered_by()
+    if trace is not None:
+        return _of_trace(snapshot, forest, trace)
+    return [_slowest(snapshot, 1 if slowest is None else slowest)]
 
 
 def _slowest(snapshot: Snapshot, number: int) -> Operation:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from frzmq.analysis.meanwhile import meanwhile
-from frzmq.analysis.trees import Forest, Node, walk
+from frzmq.analysis.trees import Forest, Item, Node, walk
 from frzmq.config import format_duration
 from frzmq.export.text import clean
 from frzmq.reader.model import Operation
@@ -64,7 +64,7 @@ def show_tree(out: Console, snapshot: Snapshot, root: Node, *, critical: bool = 
             continue
         mark = ("* " if node.critical else "  ") if critical else ""
         style = "bold" if critical and node.critical else "red" if node.item.error else ""
-        name = clean(node.item.name) or "?"
+        name = clean(_label(node.item))
         where = Text(f"{mark}{'  ' * depth}{name}", style)
         notes = [f"failed: {clean(node.item.error)}"] if node.item.error else []
         if not node.ended:
@@ -77,6 +77,14 @@ def show_tree(out: Console, snapshot: Snapshot, root: Node, *, critical: bool = 
     show_table(out, headings, rows, left=2)
     if more:
         out.print(f"... and {more} more")
+
+
+def _label(item: Item) -> str:
+    """A request that has not ended is called by its method only: its path says more."""
+    path = item.attributes.get("path")
+    if isinstance(item, Operation) and isinstance(path, str) and item.name and " " not in item.name:
+        return f"{item.name} {path}"
+    return item.name or "?"
 
 
 def show_meanwhile(out: Console, forest: Forest, root: Node) -> None:

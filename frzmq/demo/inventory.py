@@ -1,12 +1,15 @@
-"""``python -m frzmq.demo.inventory DATABASE``"""
+"""``python -m frzmq.demo.inventory DATABASE``: what is in stock, in SQLite; Flask."""
 
 from __future__ import annotations
 
 import sqlite3
 import sys
 
+from flask import Flask
+
 import frzmq
-from frzmq.demo.http import serve
+from frzmq.demo.http import serve_flask
+from frzmq.wsgi import Middleware
 
 ITEMS = ("apple", "pear", "plum")
 
@@ -18,23 +21,31 @@ def create(database: str) -> None:
     connection.close()
 
 
-def main(database: str) -> None:
-    frzmq.start(service="inventory")
-    create(database)
+def make_app(database: str) -> Flask:
+    app = Flask("inventory")
 
-    def reserve(item: str) -> object:
+    @app.get("/reserve/<item>")
+    def reserve(item: str) -> dict[str, int]:
+        app.logger.debug("reserve one %s", item)
         connection = sqlite3.connect(database, timeout=30, isolation_level=None)
         try:
             with frzmq.span("update stock", item=item):
-                row = connection.execute(
+                [left] = connection.execute(
                     "update stock set amount = amount - 1 where item = ? returning amount", (item,)
                 ).fetchone()
-            frzmq.gauge(f"stock.{item}", row[0])
-            return row[0]
+            frzmq.gauge(f"stock.{item}", left)
+            return {"left": left}
         finally:
             connection.close()
 
-    serve("reserve", reserve)
+    app.wsgi_app = Middleware(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
+    return app
+
+
+def main(database: str) -> None:
+    frzmq.start(service="inventory", debug_on_failure=True)
+    create(database)
+    serve_flask(make_app(database))
 
 
 if __name__ == "__main__":

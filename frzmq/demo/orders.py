@@ -1,15 +1,19 @@
-"""``python -m frzmq.demo.orders INVENTORY_PORT DATABASE``"""
+"""``python -m frzmq.demo.orders INVENTORY_PORT DATABASE``: prices an order in a pool of processes, and now and then audits the stock; Flask."""
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.pool
 import sqlite3
 import sys
 import threading
 import time
 
+from flask import Flask
+
 import frzmq
-from frzmq.demo.http import get, serve
+from frzmq.demo.http import get, serve_flask
+from frzmq.wsgi import Middleware
 
 AUDIT_EVERY_S = 1.5
 AUDIT_S = 0.35
@@ -40,17 +44,26 @@ def audit(database: str) -> int:
             connection.close()
 
 
-def main(inventory_port: int, database: str) -> None:
-    frzmq.start(service="orders")
-    pool = multiprocessing.get_context("spawn").Pool(2)
+def make_app(pool: multiprocessing.pool.Pool, inventory_port: int) -> Flask:
+    app = Flask("orders")
 
-    def order(item: str) -> object:
+    @app.get("/orders/<item>")
+    def order(item: str) -> dict[str, object]:
         with frzmq.span("price order"):
             cost = pool.apply(price, (item, frzmq.inject()))
         frzmq.gauge("order.price", cost)
+        app.logger.debug("%s costs %.2f", item, cost)
         with frzmq.span("reserve goods", item=item):
-            left = get(inventory_port, item)
+            left = get(inventory_port, f"/reserve/{item}")["left"]
         return {"item": item, "price": cost, "left": left}
+
+    app.wsgi_app = Middleware(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
+    return app
+
+
+def main(inventory_port: int, database: str) -> None:
+    frzmq.start(service="orders", debug_on_failure=True)
+    pool = multiprocessing.get_context("spawn").Pool(2)
 
     def audit_forever() -> None:
         while True:
@@ -58,7 +71,7 @@ def main(inventory_port: int, database: str) -> None:
             pool.apply(audit, (database,))
 
     threading.Thread(target=audit_forever, name="audit timer", daemon=True).start()
-    serve("order", order)
+    serve_flask(make_app(pool, inventory_port))
 
 
 if __name__ == "__main__":

@@ -323,10 +323,29 @@ def give_back(found: Lines) -> None:
             )
             record.created = line.wall_ns / 1e9
             record.msecs = line.wall_ns // 10**6 % 1000
-            logger.handle(record)
+            _handle(logger, record)
 
     if found.lines or found.error:
         _aside(say)
+
+
+def _handle(logger: Any, record: Any) -> None:
+    """As ``logger.handle`` does, but for handlers that cannot format it: such as uvicorn's, which want the arguments. They would show a traceback."""
+    if not logger.filter(record):
+        return
+    while logger is not None:
+        for handler in logger.handlers:
+            if record.levelno >= handler.level and _can_format(handler, record):
+                handler.handle(record)
+        logger = logger.parent if logger.propagate else None
+
+
+def _can_format(handler: Any, record: Any) -> bool:
+    try:
+        handler.format(record)
+    except Exception:  # noqa: BLE001  # a formatter of the program's
+        return False
+    return True
 
 
 def _aside(say: Callable[[], None]) -> None:

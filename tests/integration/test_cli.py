@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import stat
@@ -432,13 +433,20 @@ def test_run_chains_to_the_programs_own_sitecustomize(directory: Path, tmp_path:
 def test_demo_catches_the_slow_request(directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     code, said, err = frzmq("demo", "-o", str(out), "--seconds", "3", FRZMQ_RUNTIME_DIR=str(directory / "r"))
-    assert (code, err) == (0, "")
-    assert " 0 lost" in said
-    assert "update stock" in said
-    assert "nightly audit: transaction in orders[" in said
-    opened = open_snapshot(out / "demo.frz")
-    assert {p.service for p in opened.processes} == {"customers", "gateway", "orders", "inventory"}
-    assert validate(opened) == []
+    [path] = out.glob("frzmq-*-gateway-slow.frz")
+    with open_snapshot(path) as opened:
+        assert {p.service for p in opened.processes} == {"customers", "gateway", "orders", "inventory"}
+        assert validate(opened) == []
+        reason = opened.header.reason
+    assert re.fullmatch(r"slow: GET /checkout/\{item\} took \S+ in gateway\[\d+\], trace [0-9a-f]{32}", reason)
+    assert code == 0
+    # the gateway's log, which has no handlers
+    assert err == f"snapshot {path}: {reason}\n"
+    assert "lost: nothing" in said
+    for name in ("update stock", "GET /orders/<item>", "gateway: checkout of "):
+        assert name in said
+    assert re.search(r"meanwhile, for \S+ of update stock: nightly audit: transaction in orders\[", said)
+    assert {p.name for p in out.iterdir()} - {path.name} == {"demo.pftrace.gz", "demo.svg", "demo.txt", "demo.html"}
     assert frzmq("demo", "-o", str(out))[0] == 2
     shutil.rmtree(out)
 
