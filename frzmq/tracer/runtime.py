@@ -21,6 +21,7 @@ from frzmq.tracer.agent import Agent, AgentStats
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import Buffer, make_buffer
 from frzmq.tracer.identity import new_identity
+from frzmq.tracer.instrument import ends
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.transport.addresses import parse_address
 
@@ -32,8 +33,6 @@ PARK_S: Final = 1.0
 LOCK_S: Final = 1.0
 """A record waits no longer for another thread that is starting the tracer."""
 _HELPERS: Final = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
-_LAST_OF_ALL: Final = -1000
-"""Of the finalizers of a multiprocessing child."""
 
 
 class _Armed:
@@ -92,6 +91,7 @@ class _Runtime:
         if config is None:
             api.uninstall()
             instrument.uninstall()
+            ends.uninstall()
             return
         redact.configure(config.redact)
         instrument.install(with_logging=config.logging, with_exceptions=config.exceptions, with_threads=config.threads)
@@ -149,7 +149,7 @@ class _Runtime:
             on_stop=lambda reason: self.stopped(buffer, reason),
             on_resume=lambda: self.resumed(buffer),
         )
-        _finalize_with_multiprocessing()
+        ends.install(_end_process)
         api.install(buffer)
 
     def stopped(self, buffer: Buffer, reason: str) -> None:
@@ -304,22 +304,15 @@ def stats() -> AgentStats | None:
 # --- the end
 
 
-def _at_exit() -> None:
+def _end_process(reason: str = "exit") -> None:
     with _runtime.locked():
         _runtime.ended = True
         try:
             if _runtime.agent is not None:
-                record_process_end("exit")
+                record_process_end(reason)
             _runtime.end(END_S)
         except Exception as error:  # noqa: BLE001  # the program ends, and nothing of ours is to be seen
             _runtime.error = f"{type(error).__name__}: {error}"
-
-
-def _finalize_with_multiprocessing() -> None:
-    """A forked child of multiprocessing ends without the exit handlers: it has its own."""
-    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=_LAST_OF_ALL)
 
 
 os.register_at_fork(
@@ -327,4 +320,4 @@ os.register_at_fork(
     after_in_parent=_runtime.after_fork_in_parent,
     after_in_child=_runtime.after_fork_in_child,
 )
-atexit.register(_at_exit)
+atexit.register(_end_process)

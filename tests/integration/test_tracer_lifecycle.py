@@ -224,6 +224,47 @@ def test_multiprocessing_child_ships_its_tail(
         check_stream(tracer)
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        ("os._exit(3)", 3, "exit"),
+        ("os._exit(status=3)", 3, "exit"),
+        ("signal.raise_signal(signal.SIGTERM)", -15, "SIGTERM"),
+    ],
+)
+def test_end_without_exit_handlers_ships_the_tail(
+    recorder: FakeRecorder, address: str, tmp_path: Path, end: str, code: int, reason: str
+) -> None:
+    program = launch(tmp_path / "p.py", address, f"events(50); {end}")
+    program.end(code)
+    tracer = recorder.wait_tracer()
+    recorder.wait(lambda: tracer.said_goodbye)
+    assert tracer.events == 50
+    assert any(reason.encode() in batch.body for batch in tracer.of(BatchType.RECORDS))
+    check_stream(tracer)
+
+
+@pytest.mark.parametrize(
+    "survived",
+    [
+        "signal.signal(signal.SIGTERM, lambda *_: events(1))",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    ],
+)
+def test_signal_that_does_not_end_the_program_does_not_end_its_recording(
+    recorder: FakeRecorder, address: str, tmp_path: Path, survived: str
+) -> None:
+    program = launch(
+        tmp_path / "p.py", address, f"events(1); {survived}; signal.raise_signal(signal.SIGTERM); events(10)"
+    )
+    program.end()
+    tracer = recorder.wait_tracer()
+    recorder.wait(lambda: tracer.said_goodbye)
+    assert tracer.events == 11 + survived.count("events")
+    check_stream(tracer)
+
+
 def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> None:
     program = launch(
         tmp_path / "p.py",
@@ -234,7 +275,7 @@ def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> Non
         begin = []
         atexit._clear()
         atexit.register(lambda: say(time.monotonic() - begin[0]))
-        atexit.register(runtime._at_exit)
+        atexit.register(runtime._end_process)
         events(1000)
         begin.append(time.monotonic())
         """,
