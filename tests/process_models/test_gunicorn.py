@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections import Counter
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.held import Held, counted
-from support.servers import Server, write
+from support.held import Held, counted, died
+from support.servers import Server, ask, until, write
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("gunicorn", "flask", "starlette", "uvicorn_worker"))),
@@ -18,7 +22,7 @@ BY_ENVIRONMENT = "import frzmq"
 BY_START = "import frzmq; frzmq.start(service='web')"
 
 WSGI = """
-import os, signal, time
+import os, time
 {how}
 from flask import Flask
 
@@ -44,11 +48,6 @@ def hang():
     frzmq.event("request", pid=os.getpid())
     assert frzmq.flush()
     time.sleep(1000)
-
-@app.get("/deaf")
-def deaf():
-    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGABRT}})
-    hang()
 """
 
 ASGI = """
@@ -65,7 +64,12 @@ async def answer(request):
     frzmq.event("request", pid=os.getpid())
     return PlainTextResponse(str(os.getpid()))
 
-app = Starlette(routes=[Route("/ready", ready), Route("/", answer)])
+async def flushed(request):
+    frzmq.event("request", pid=os.getpid())
+    assert frzmq.flush()
+    return PlainTextResponse(str(os.getpid()))
+
+app = Starlette(routes=[Route("/ready", ready), Route("/", answer), Route("/flushed", flushed)])
 """
 
 KINDS = {"sync": WSGI, "gthread": WSGI, "uvicorn_worker.UvicornWorker": ASGI}
@@ -106,3 +110,75 @@ def test_gunicorn_graceful_end_holds_every_workers_requests(
         answers = server.answers(50, workers=2)
         assert server.end() == 0
     assert counted(held.whole(), "request") == answers
+
+
+@pytest.mark.parametrize("kind", [long("sync"), long("gthread"), long("uvicorn_worker.UvicornWorker")])
+def test_gunicorn_max_requests_holds_the_requests_of_workers_that_were_restarted(
+    directory: Path, held: Held, kind: str
+) -> None:
+    with gunicorn(directory, held, "--max-requests", "10", kind=kind) as server:
+        answers = server.answers(60, workers=4)
+        assert server.end() == 0
+    opened = held.whole()
+    assert counted(opened, "request") == answers
+
+
+@pytest.mark.parametrize("preload", [True, long(False)])
+def test_gunicorn_reload_holds_the_requests_of_both_sets_of_workers(
+    directory: Path, held: Held, preload: bool
+) -> None:
+    with gunicorn(directory, held, *["--preload"] * preload, how=BY_START) as server:
+        before = server.answers(20, workers=2)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not set(before) & set(server.processes()), "the end of the first workers")
+        after = server.answers(20, workers=2)
+        assert server.end() == 0
+    assert not set(before) & set(after)
+    assert counted(held.whole(), "request") == before + after
+
+
+@pytest.mark.parametrize("kind", ["gthread", long("sync")])
+def test_gunicorn_killed_worker_has_what_it_shipped_and_an_incomplete_stream(
+    directory: Path, held: Held, kind: str
+) -> None:
+    with gunicorn(directory, held, kind=kind) as server:
+        answers = server.answers(20, workers=2)
+        killed = int(ask(server.address, "/flushed"))
+        answers[killed] += 1
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: killed not in server.processes(), "the death of the worker")
+        answers += server.answers(20, workers=2)
+        assert server.end() == 0
+    opened = held.taken()
+    assert counted(opened, "request") == answers
+    assert died(opened) == {killed}
+
+
+@pytest.mark.parametrize("kind", [long("sync"), long("gthread"), long("uvicorn_worker.UvicornWorker")])
+def test_gunicorn_worker_that_is_killed_for_its_timeout_has_what_it_shipped(
+    directory: Path, held: Held, kind: str
+) -> None:
+    with gunicorn(directory, held, "--timeout", "1", kind=kind) as server:
+        answers = server.answers(20, workers=2)
+        killed = int(ask(server.address, "/flushed"))
+        answers[killed] += 1
+        # it does not even hear the SIGABRT that comes first
+        os.kill(killed, signal.SIGSTOP)
+        until(lambda: killed not in server.processes(), "the death of the worker")
+        answers += server.answers(20, workers=2)
+        assert server.end() == 0
+    opened = held.taken()
+    assert counted(opened, "request") == answers
+    assert died(opened) == {killed}
+
+
+@pytest.mark.long
+def test_gunicorn_worker_that_is_aborted_for_its_timeout_says_goodbye(directory: Path, held: Held) -> None:
+    with gunicorn(directory, held, "--timeout", "1", how=BY_START) as server:
+        answers = server.answers(20, workers=2)
+        with pytest.raises((OSError, HTTPException)):
+            ask(server.address, "/hang")
+        after = server.answers(20, workers=2)
+        assert server.end() == 0
+    opened = held.whole()
+    assert counted(opened, "request").total() == (answers + after).total() + 1

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 from frzmq.control.client import ControlClient
-from frzmq.reader.model import Process
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import Level, validate
 
@@ -46,6 +45,9 @@ def counted(opened: Snapshot, name: str) -> Counter[int]:
     return Counter(pid for pid in pids if isinstance(pid, int))
 
 
-def process_of(opened: Snapshot, pid: int) -> Process:
-    (process,) = [process for process in opened.processes if process.pid == pid]
-    return process
+def died(opened: Snapshot) -> set[int]:
+    """The processes without a goodbye: their streams are incomplete, and say so."""
+    dead = {process.number for process in opened.processes if process.state == "dead"}
+    assert {gap.process for gap in opened.gaps if gap.cause == "incomplete"} == dead
+    assert {process.state for process in opened.processes if process.number not in dead} == {"gone"}
+    return {opened.processes[number].pid for number in dead}

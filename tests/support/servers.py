@@ -107,15 +107,22 @@ class Server:
         return True
 
     def answers(self, number: int, workers: int = 1) -> Counter[int]:
-        """Of ``number`` requests, and as many more as it takes until so many workers have answered: how many each."""
+        """To ``number`` requests, and to as many more as it takes until so many workers have answered: how many each. A worker that ends may refuse
+        one without having looked at it."""
         until(self.serves, "a server that serves")
         answers: Counter[int] = Counter()
         deadline = time.monotonic() + DEADLINE_S
         with ThreadPoolExecutor(4) as pool:
             while answers.total() < number or len(answers) < workers:
                 assert time.monotonic() < deadline, f"wanted {workers} workers, got {answers}\n{self.said()}"
-                answers.update(int(body) for body in pool.map(lambda _: ask(self.address), range(min(number, 8))))
+                answers.update(pid for pid in pool.map(lambda _: self._answer(), range(8)) if pid)
         return answers
+
+    def _answer(self) -> int | None:
+        try:
+            return int(ask(self.address))
+        except (OSError, http.client.HTTPException):
+            return None
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit code; nothing of it is left."""
