@@ -102,9 +102,8 @@ def test_celery_killed_worker_has_what_it_shipped_and_an_incomplete_stream(direc
         killed = next(iter(done))
         until(lambda: counted(held.taken(), "task") == done, "the last batches")
         os.kill(killed, signal.SIGKILL)
-        until(lambda: killed not in celery.processes(), "the death of the worker")
-        done += celery.tasks(range(20, 40))
-        assert celery.end() == 0
-    opened = held.taken()
+        until(lambda: died(held.taken()), "the end of the worker's stream")
+        opened = held.taken()
+        # no graceful end: Celery waits for what it has given to a worker that was killed
     assert counted(opened, "task") == done
     assert died(opened) == {killed}

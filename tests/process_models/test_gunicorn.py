@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,9 +123,7 @@ def test_gunicorn_max_requests_holds_the_requests_of_workers_that_were_restarted
 
 
 @pytest.mark.parametrize("preload", [True, long(False)])
-def test_gunicorn_reload_holds_the_requests_of_both_sets_of_workers(
-    directory: Path, held: Held, preload: bool
-) -> None:
+def test_gunicorn_reload_holds_the_requests_of_both_sets_of_workers(directory: Path, held: Held, preload: bool) -> None:
     with gunicorn(directory, held, *["--preload"] * preload, how=BY_START) as server:
         before = server.answers(20, workers=2)
         server.process.send_signal(signal.SIGHUP)
