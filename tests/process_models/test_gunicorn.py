@@ -76,8 +76,9 @@ KINDS = {"sync": WSGI, "gthread": WSGI, "uvicorn_worker.UvicornWorker": ASGI}
 
 def gunicorn(directory: Path, held: Held, *arguments: str, kind: str = "sync", how: str = BY_ENVIRONMENT) -> Server:
     write(directory / "web.py", KINDS[kind].format(how=how))
-    bind = f"unix:{directory}/http"
-    command = ["gunicorn", "--no-control-socket", "--bind", bind, "--workers", "2", "--worker-class", kind]
+    # not in the user's own directory; older versions pass over what they do not know
+    write(directory / "gunicorn.conf.py", f"control_socket = '{directory}/control'")
+    command = ["gunicorn", "--bind", f"unix:{directory}/http", "--workers", "2", "--worker-class", kind]
     return Server(directory, *command, *arguments, "web:app", **held.variables)
 
 
@@ -155,7 +156,7 @@ def test_gunicorn_killed_worker_has_what_it_shipped_and_an_incomplete_stream(
 def test_gunicorn_worker_that_is_killed_for_its_timeout_has_what_it_shipped(
     directory: Path, held: Held, kind: str
 ) -> None:
-    with gunicorn(directory, held, "--timeout", "1", kind=kind) as server:
+    with gunicorn(directory, held, "--timeout", "3", kind=kind) as server:
         answers = server.answers(20, workers=2)
         killed = int(ask(server.address, "/flushed"))
         answers[killed] += 1
@@ -171,7 +172,7 @@ def test_gunicorn_worker_that_is_killed_for_its_timeout_has_what_it_shipped(
 
 @pytest.mark.long
 def test_gunicorn_worker_that_is_aborted_for_its_timeout_says_goodbye(directory: Path, held: Held) -> None:
-    with gunicorn(directory, held, "--timeout", "1", how=BY_START) as server:
+    with gunicorn(directory, held, "--timeout", "3", how=BY_START) as server:
         answers = server.answers(20, workers=2)
         with pytest.raises((OSError, HTTPException)):
             ask(server.address, "/hang")
