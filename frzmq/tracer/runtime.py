@@ -1,7 +1,7 @@
 """This process's one tracer: joins the api, the buffer and the agent, and sees to forks and to the end.
 
 Nothing begins at import. `configure` only arms the api: the first record makes the buffer and starts the agent; `start` does so at once. The agent is
-parked before a fork; the next record of the parent starts it again, the first of the child makes a tracer of its own.
+parked for the time of a fork; the first record of the child makes a tracer of its own.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ class _Runtime:
             self.agent.park(PARK_S)
 
     def after_fork_in_parent(self) -> None:
-        # not now: a thread that runs at this moment makes Python 3.12 and later warn of the fork
-        if self.agent is not None and self.buffer is not None and api.recording is self.buffer:
+        # Python 3.12 and later have counted the threads, to warn of a fork beside them, before they come here
+        if self.agent is not None and not self.agent.start() and api.recording is self.buffer:
             self.arm()
         with contextlib.suppress(RuntimeError):
             self.lock.release()

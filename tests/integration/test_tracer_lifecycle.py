@@ -187,6 +187,34 @@ def test_fork_while_another_thread_records_loses_nothing(recorder: FakeRecorder,
             check_stream(tracer)
 
 
+def test_fork_parent_that_records_nothing_more_is_heard_on(
+    recorder: FakeRecorder, address: str, tmp_path: Path
+) -> None:
+    program = launch(
+        tmp_path / "p.py",
+        address,
+        """
+        events(10)
+        assert frzmq.flush(10)
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                os.read(0, 1)
+                os._exit(0)
+        say("forked")
+        os.read(0, 1)
+        """,
+    )
+    assert program.line() == "forked"
+    parent = recorder.wait_tracer(program.process.pid)
+    assert recorder.advance_and_wait(parent) > 1
+    assert len(recorder.tracers) == 1
+    for _ in range(4):
+        program.tell("")
+    program.end()
+    check_stream(parent)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_child_ships_its_tail(
     recorder: FakeRecorder, address: str, tmp_path: Path, method: str

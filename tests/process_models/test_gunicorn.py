@@ -12,6 +12,8 @@ import pytest
 from support.held import Held, counted, died
 from support.servers import Server, ask, until, write
 
+from frzmq.reader.validate import validate
+
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("gunicorn", "flask", "starlette", "uvicorn_worker"))),
     reason="gunicorn or what runs in it is not installed",
@@ -76,8 +78,8 @@ KINDS = {"sync": WSGI, "gthread": WSGI, "uvicorn_worker.UvicornWorker": ASGI}
 
 def gunicorn(directory: Path, held: Held, *arguments: str, kind: str = "sync", how: str = BY_ENVIRONMENT) -> Server:
     write(directory / "web.py", KINDS[kind].format(how=how))
-    # not in the user's own directory; older versions pass over what they do not know
-    write(directory / "gunicorn.conf.py", f"control_socket = '{directory}/control'")
+    # without the thread that serves its control socket, the master has nothing to do; older versions pass over what they do not know
+    write(directory / "gunicorn.conf.py", "control_socket_disable = True")
     command = ["gunicorn", "--bind", f"unix:{directory}/http", "--workers", "2", "--worker-class", kind]
     return Server(directory, *command, *arguments, "web:app", **held.variables)
 
@@ -110,6 +112,16 @@ def test_gunicorn_graceful_end_holds_every_workers_requests(
         answers = server.answers(50, workers=2)
         assert server.end() == 0
     assert counted(held.whole(), "request") == answers
+
+
+def test_gunicorn_idle_master_is_in_a_snapshot_with_all_its_moments(directory: Path, held: Held) -> None:
+    with gunicorn(directory, held, "--preload", how=BY_START) as server:
+        answers = server.answers(20, workers=2)
+        opened = held.taken()
+        assert validate(opened) == []
+        assert {process.pid: process.state for process in opened.processes} == dict.fromkeys(
+            [server.process.pid, *answers], "live"
+        )
 
 
 @pytest.mark.parametrize("kind", [long("sync"), long("gthread"), long("uvicorn_worker.UvicornWorker")])
