@@ -117,6 +117,8 @@ def test_gunicorn_graceful_end_holds_every_workers_requests(
 def test_gunicorn_idle_master_is_in_a_snapshot_with_all_its_moments(directory: Path, held: Held) -> None:
     with gunicorn(directory, held, "--preload", how=BY_START) as server:
         answers = server.answers(20, workers=2)
+        # the recorder may hear of a worker only after its first answer
+        until(lambda: counted(held.taken(), "request") == answers, "all of the answers")
         opened = held.taken()
         assert validate(opened) == []
         assert {process.pid: process.state for process in opened.processes} == dict.fromkeys(
