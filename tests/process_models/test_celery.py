@@ -15,6 +15,9 @@ from support.held import Held, counted, died
 from support.programs import environment
 from support.servers import Server, until, write
 
+from frzmq.reader.snapshot import open_snapshot
+from frzmq.reader.validate import validate
+
 pytestmark = pytest.mark.skipif(not find_spec("celery"), reason="celery is not installed")
 
 APP = """
@@ -51,13 +54,13 @@ def shutdown(**_):
 class Celery(Server):
     """``celery worker``; ``tasks`` puts some into its queue."""
 
-    def __init__(self, directory: Path, held: Held, how: str, options: str = "") -> None:
+    def __init__(self, directory: Path, how: str, options: str = "", *under: str, **variables: str) -> None:
         self.directory = directory
         for name in ("queue", "control", "done"):
             (directory / name).mkdir()
         write(directory / "tasks.py", APP.format(how=how, options=options))
         command = ["celery", "-A", "tasks", "worker", "--concurrency", "2", "--pool", "prefork", "-l", "INFO"]
-        super().__init__(directory, *command, "--without-gossip", "--without-mingle", **held.variables)
+        super().__init__(directory, *under, *command, "--without-gossip", "--without-mingle", **variables)
 
     def tasks(self, numbers: range) -> Counter[int]:
         """How many each of the pool's processes has done."""
@@ -75,7 +78,7 @@ class Celery(Server):
     ["import frzmq; frzmq.start(service='tasks')", pytest.param("import frzmq", marks=pytest.mark.long)],
 )
 def test_celery_warm_shutdown_holds_every_workers_tasks(directory: Path, held: Held, how: str) -> None:
-    with Celery(directory, held, how) as celery:
+    with Celery(directory, how, **held.variables) as celery:
         done = celery.tasks(range(20))
         assert celery.end() == 0
     opened = held.whole()
@@ -86,7 +89,7 @@ def test_celery_warm_shutdown_holds_every_workers_tasks(directory: Path, held: H
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["import frzmq; frzmq.start(service='tasks')", "import frzmq"])
 def test_celery_restarted_workers_tasks_are_held(directory: Path, held: Held, how: str) -> None:
-    with Celery(directory, held, how, "worker_max_tasks_per_child=3") as celery:
+    with Celery(directory, how, "worker_max_tasks_per_child=3", **held.variables) as celery:
         done = celery.tasks(range(20))
         assert celery.end() == 0
     opened = held.whole()
@@ -97,7 +100,7 @@ def test_celery_restarted_workers_tasks_are_held(directory: Path, held: Held, ho
 
 @pytest.mark.long
 def test_celery_killed_worker_has_what_it_shipped_and_an_incomplete_stream(directory: Path, held: Held) -> None:
-    with Celery(directory, held, "import frzmq") as celery:
+    with Celery(directory, "import frzmq", **held.variables) as celery:
         done = celery.tasks(range(20))
         killed = next(iter(done))
         until(lambda: counted(held.taken(), "task") == done, "the last batches")
@@ -107,3 +110,15 @@ def test_celery_killed_worker_has_what_it_shipped_and_an_incomplete_stream(direc
         # no graceful end: Celery waits for what it has given to a worker that was killed
     assert counted(opened, "task") == done
     assert died(opened) == {killed}
+
+
+@pytest.mark.long
+def test_run_of_celery_leaves_a_snapshot_of_every_worker(directory: Path) -> None:
+    run = ("frzmq", "run", "-o", "s.frz", "-m")
+    with Celery(directory, "import frzmq", "", *run, FRZMQ_RUNTIME_DIR=str(directory / "r")) as celery:
+        done = celery.tasks(range(20))
+        assert celery.end() == 0
+    opened = open_snapshot(directory / "s.frz")
+    assert validate(opened) == []
+    assert opened.ledger.lost == 0
+    assert counted(opened, "task") == done
