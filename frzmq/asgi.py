@@ -19,7 +19,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-FLUSH_S: Final = 1.0
 _HERE: Final = "frzmq.asgi"
 """In the scope of a request that is recorded already."""
 
@@ -40,9 +39,6 @@ class Middleware:
         return getattr(self.app, name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, _ship_at_the_end(send))
-            return
         if scope["type"] not in ("http", "websocket") or _HERE in scope:
             await self.app(scope, receive, send)
             return
@@ -76,19 +72,6 @@ class Middleware:
                 await self.app(scope, watched_receive if websocket else receive, watched_send)
             finally:
                 web.finish(operation, _route(scope, root_path), status[0] if status else None)
-
-
-def _ship_at_the_end(send: Send) -> Send:
-    """Uvicorn ends by the signal that stopped it, past all exit handlers: this is the last that it lets anybody do."""
-
-    async def watched_send(message: Message) -> None:
-        if message["type"].startswith("lifespan.shutdown."):
-            from frzmq.tracer import runtime
-
-            runtime.flush(FLUSH_S)
-        await send(message)
-
-    return watched_send
 
 
 def _route(scope: Scope, root_path: str) -> object:

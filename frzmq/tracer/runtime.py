@@ -1,7 +1,7 @@
 """This process's one tracer: joins the api, the buffer and the agent, and sees to forks and to the end.
 
 Nothing begins at import. `configure` only arms the api: the first record makes the buffer and starts the agent; `start` does so at once. The agent is
-parked before a fork; the next record of the parent starts it again, the first of the child makes a tracer of its own.
+parked for the time of a fork; the first record of the child makes a tracer of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from frzmq.tracer.agent import Agent, AgentStats
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import Buffer, make_buffer
 from frzmq.tracer.identity import new_identity
-from frzmq.tracer.instrument import suppressed
+from frzmq.tracer.instrument import ends, suppressed
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
@@ -35,8 +35,6 @@ PARK_S: Final = 1.0
 LOCK_S: Final = 1.0
 """A record waits no longer for another thread that is starting the tracer."""
 _HELPERS: Final = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
-_LAST_OF_ALL: Final = -1000
-"""Of the finalizers of a multiprocessing child."""
 
 
 class _Armed:
@@ -99,6 +97,7 @@ class _Runtime:
             api.uninstall()
             instrument.uninstall()
             suppressed.uninstall()
+            ends.uninstall()
             watch.clear()
             return
         redact.configure(config.redact)
@@ -162,7 +161,7 @@ class _Runtime:
             watch=watch,
         )
         watch.report, watch.want_lines = self.agent.report, self.agent.want_lines
-        _finalize_with_multiprocessing()
+        ends.install(_end_process)
         api.install(buffer)
 
     def stopped(self, buffer: Buffer, reason: str) -> None:
@@ -222,8 +221,8 @@ class _Runtime:
             self.agent.park(PARK_S)
 
     def after_fork_in_parent(self) -> None:
-        # not now: a thread that runs at this moment makes Python 3.12 and later warn of the fork
-        if self.agent is not None and self.buffer is not None and api.recording is self.buffer:
+        # Python 3.12 and later have counted the threads, to warn of a fork beside them, before they come here
+        if self.agent is not None and not self.agent.start() and api.recording is self.buffer:
             self.arm()
         with contextlib.suppress(RuntimeError):
             self.lock.release()
@@ -318,22 +317,15 @@ def stats() -> AgentStats | None:
 # --- the end
 
 
-def _at_exit() -> None:
+def _end_process(reason: str = "exit") -> None:
     with _runtime.locked():
         _runtime.ended = True
         try:
             if _runtime.agent is not None:
-                record_process_end("exit")
+                record_process_end(reason)
             _runtime.end(END_S)
         except Exception as error:  # noqa: BLE001  # the program ends, and nothing of ours is to be seen
             _runtime.error = f"{type(error).__name__}: {error}"
-
-
-def _finalize_with_multiprocessing() -> None:
-    """A forked child of multiprocessing ends without the exit handlers: it has its own."""
-    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=_LAST_OF_ALL)
 
 
 os.register_at_fork(
@@ -341,4 +333,4 @@ os.register_at_fork(
     after_in_parent=_runtime.after_fork_in_parent,
     after_in_child=_runtime.after_fork_in_child,
 )
-atexit.register(_at_exit)
+atexit.register(_end_process)

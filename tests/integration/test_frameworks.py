@@ -19,7 +19,6 @@ from support.unix_http import get
 
 import frzmq
 from frzmq.reader.model import Operation
-from frzmq.reader.validate import Level
 
 pytestmark = pytest.mark.usefixtures("runtime_directory")
 
@@ -196,8 +195,7 @@ def test_requests_of_a_framework_are_operations_with_their_routes(
             assert get(socket, "/fail")[0] == 500
             assert get(socket, "/stream")[2] == b"12"
             assert get(socket, "/nothing")[0] == 404
-        # uvicorn ends by a signal: that nothing is missing of such a process nobody can say
-        opened = taken(flight, tmp_path, level=Level.ERROR)
+        opened = taken(flight, tmp_path)
     requests = [o for o in opened.operations if opened.processes[o.process].service == "web"]
     missing = requests.pop()
     assert missing.attributes == {"path": "/nothing", "status": 404}
@@ -219,8 +217,7 @@ def test_websocket_of_starlette_is_an_operation_with_its_route(tmp_path: Path) -
             with client.unix_connect(str(socket), "ws://localhost/talk/3") as connection:
                 connection.send("hello")
                 assert connection.recv() == "hello"
-        # uvicorn ends by a signal: that nothing is missing of such a process nobody can say
-        opened = taken(flight, tmp_path, level=Level.ERROR)
+        opened = taken(flight, tmp_path)
     assert [told(o) for o in opened.operations if o.name.startswith("WEBSOCKET")] == [
         ("WEBSOCKET /talk/{n}", "/talk/3", 1000, "")
     ]

@@ -187,6 +187,34 @@ def test_fork_while_another_thread_records_loses_nothing(recorder: FakeRecorder,
             check_stream(tracer)
 
 
+def test_fork_parent_that_records_nothing_more_is_heard_on(
+    recorder: FakeRecorder, address: str, tmp_path: Path
+) -> None:
+    program = launch(
+        tmp_path / "p.py",
+        address,
+        """
+        events(10)
+        assert frzmq.flush(10)
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                os.read(0, 1)
+                os._exit(0)
+        say("forked")
+        os.read(0, 1)
+        """,
+    )
+    assert program.line() == "forked"
+    parent = recorder.wait_tracer(program.process.pid)
+    assert recorder.advance_and_wait(parent) > 1
+    assert len(recorder.tracers) == 1
+    for _ in range(4):
+        program.tell("")
+    program.end()
+    check_stream(parent)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_child_ships_its_tail(
     recorder: FakeRecorder, address: str, tmp_path: Path, method: str
@@ -224,6 +252,47 @@ def test_multiprocessing_child_ships_its_tail(
         check_stream(tracer)
 
 
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        ("os._exit(3)", 3, "exit"),
+        ("os._exit(status=3)", 3, "exit"),
+        ("signal.raise_signal(signal.SIGTERM)", -15, "SIGTERM"),
+    ],
+)
+def test_end_without_exit_handlers_ships_the_tail(
+    recorder: FakeRecorder, address: str, tmp_path: Path, end: str, code: int, reason: str
+) -> None:
+    program = launch(tmp_path / "p.py", address, f"events(50); {end}")
+    program.end(code)
+    tracer = recorder.wait_tracer()
+    recorder.wait(lambda: tracer.said_goodbye)
+    assert tracer.events == 50
+    assert any(reason.encode() in batch.body for batch in tracer.of(BatchType.RECORDS))
+    check_stream(tracer)
+
+
+@pytest.mark.parametrize(
+    "survived",
+    [
+        "signal.signal(signal.SIGTERM, lambda *_: events(1))",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    ],
+)
+def test_signal_that_does_not_end_the_program_does_not_end_its_recording(
+    recorder: FakeRecorder, address: str, tmp_path: Path, survived: str
+) -> None:
+    program = launch(
+        tmp_path / "p.py", address, f"events(1); {survived}; signal.raise_signal(signal.SIGTERM); events(10)"
+    )
+    program.end()
+    tracer = recorder.wait_tracer()
+    recorder.wait(lambda: tracer.said_goodbye)
+    assert tracer.events == 11 + survived.count("events")
+    check_stream(tracer)
+
+
 def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> None:
     program = launch(
         tmp_path / "p.py",
@@ -234,7 +303,7 @@ def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> Non
         begin = []
         atexit._clear()
         atexit.register(lambda: say(time.monotonic() - begin[0]))
-        atexit.register(runtime._at_exit)
+        atexit.register(runtime._end_process)
         events(1000)
         begin.append(time.monotonic())
         """,

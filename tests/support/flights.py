@@ -7,16 +7,15 @@ from pathlib import Path
 
 from frzmq.flight import FlightRecorder
 from frzmq.reader.snapshot import Snapshot, open_snapshot
-from frzmq.reader.validate import Level, validate
+from frzmq.reader.validate import validate
 
 
-def taken(flight: FlightRecorder, tmp_path: Path, *, level: Level = Level.WARNING) -> Snapshot:
-    """``level``: of the least finding that it must not have."""
+def taken(flight: FlightRecorder, tmp_path: Path) -> Snapshot:
     path = tmp_path / f"{time.monotonic_ns()}.frz"
     with path.open("xb") as file:
         assert flight.write_to(file) == file.tell()
     opened = open_snapshot(path)
-    findings = [finding for finding in validate(opened) if level is Level.WARNING or finding.level is Level.ERROR]
+    findings = validate(opened)
     assert findings == [], findings
     return opened
 
