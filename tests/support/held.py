@@ -25,15 +25,18 @@ class Held:
         with path.open("xb") as file, ControlClient(self.variables["FRZMQ_RECORDER"]) as client:
             client.snapshot(file)
         opened = open_snapshot(path)
-        assert [finding for finding in validate(opened) if finding.level is Level.ERROR] == []
+        errors = [str(finding) for finding in validate(opened) if finding.level is Level.ERROR]
+        assert not errors, errors
         return opened
 
     def whole(self) -> Snapshot:
         """After graceful ends: nothing is lost, and every process has said goodbye."""
         opened = self.taken()
-        assert validate(opened) == []
-        assert opened.ledger.lost == 0
-        assert {process.state for process in opened.processes} == {"gone"}
+        findings = [str(finding) for finding in validate(opened)]
+        states = {process.name: process.state for process in opened.processes}
+        assert not findings, (findings, states)
+        assert opened.ledger.lost == 0, opened.ledger
+        assert set(states.values()) == {"gone"}, states
         return opened
 
 
