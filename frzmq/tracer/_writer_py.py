@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic_ns as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from frzmq.tracer.attributes import pack_uint
+from frzmq.tracer.attributes import pack_text, pack_uint
 from frzmq.tracer.context import STARTING, OperationState, current
 from frzmq.tracer.faults import is_fault
 from frzmq.wire.chunk import (
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 NOTICE: Final[Any] = object()
 """Put by the agent into `Writer.op`, where it is never equal to the current operation: the next append looks at the generation."""
+
+AUTOMATIC_NAME: Final = "Task-"
+"""Of the tasks that asyncio names."""
 
 _SMALL_HEAD: Final = struct.Struct(">BBI").pack_into
 _LARGE_HEAD: Final = struct.Struct(">BBQ").pack_into
@@ -78,11 +81,13 @@ class Entry:
 class Track:
     """The thread itself (id 0) or an asyncio task, with the open entries of its spans, innermost last."""
 
-    __slots__ = ("id", "label", "ref", "stack")
+    __slots__ = ("id", "label", "packed_label", "ref", "stack")
 
     def __init__(self, id: int, label: str, ref: Callable[[], Any] = _no_task) -> None:
         self.id = id
         self.label = label
+        self.packed_label = pack_text(label) if label.startswith(AUTOMATIC_NAME) else b""
+        """A name that no other task has: in each record, and not in the string table, which would be full of them."""
         self.ref = ref
         self.stack: list[Entry] = []
 
@@ -219,7 +224,8 @@ class Writer:
         generation = self.buffer.generation
         if generation != self.cut[0]:
             self._notice(generation)
-        self.put(Kind.CONTEXT, pack_uint(track.id) + self.buffer.intern(track.label) + pack_uint(self.op_id))
+        label = track.packed_label or self.buffer.intern(track.label)
+        self.put(Kind.CONTEXT, pack_uint(track.id) + label + pack_uint(self.op_id))
 
     def _found_asyncio(self, tasks: Any) -> Any:
         events = sys.modules.get("asyncio.events")

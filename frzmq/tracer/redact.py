@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 REDACTED: Final = "[redacted]"
@@ -20,8 +21,10 @@ def configure(words: Iterable[str]) -> None:
     """More words that make a name a secret one, wherever they are in it, in any case."""
     global _extra
     _extra = tuple(plain for word in words if (plain := _plain(word)))
+    is_secret.cache_clear()
 
 
+@lru_cache(4096)
 def is_secret(name: str) -> bool:
     """Whether a value of this name is to be replaced; ``-``, ``_``, ``.``, blanks and case do not matter."""
     plain = _plain(name)
