@@ -112,7 +112,9 @@ def _show(snapshot: Snapshot) -> None:
 
 
 def _show_identity(snapshot: Snapshot) -> None:
-    wrong = [process.name for process in snapshot.processes if not process.ledger.balanced]
+    from frzmq.export.text import clean
+
+    wrong = [clean(process.name) for process in snapshot.processes if not process.ledger.balanced]
     total = snapshot.ledger
     print(
         f"recorded {total.recorded} = held {total.held} + evicted {total.evicted} + overwritten {total.overwritten}"

@@ -95,11 +95,11 @@ def show_meanwhile(out: Console, forest: Forest, root: Node) -> None:
         out.print(f"meanwhile, for {during}: {clean(found.name)} in {where}")
 
 
-def node_facts(snapshot: Snapshot, root: Node) -> dict[str, Any]:
-    """As JSON has it; without recursion, for trees may be deep."""
-    made: dict[int, dict[str, Any]] = {}
-    for _, node in walk(root):
-        made[id(node)] = {
+def node_facts(snapshot: Snapshot, root: Node) -> list[dict[str, Any]]:
+    """As JSON has it: a parent before its children, each with its depth, for nested trees may be deeper than a JSON reader goes."""
+    return [
+        {
+            "depth": depth,
             "kind": "operation" if isinstance(node.item, Operation) else "span",
             "name": node.item.name,
             "process": snapshot.processes[node.process].name,
@@ -111,8 +111,6 @@ def node_facts(snapshot: Snapshot, root: Node) -> dict[str, Any]:
             "critical": node.critical,
             "attributes": dict(node.item.attributes),
             "left_out": node.left_out,
-            "children": [],
         }
-    for _, node in walk(root):
-        made[id(node)]["children"] = [made[id(child)] for child in node.children]
-    return made[id(root)]
+        for depth, node in walk(root)
+    ]

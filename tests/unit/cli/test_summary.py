@@ -85,8 +85,9 @@ def test_request_is_the_tree_of_the_slowest_with_its_critical_path(
 
 def test_request_of_a_trace_takes_the_begin_of_its_id(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [row] = json.loads("\n".join(printed(capsys, "request", str(path), "7575", "--json")))
-    assert (row["trace"], row["tree"]["name"], row["tree"]["error"]) == ((b"u" * 16).hex(), "GET /", "KeyError")
-    assert (row["tree"]["took_ns"], row["tree"]["critical"], row["lines"]) == (MS, True, [])
+    [node] = row["tree"]
+    assert (row["trace"], node["name"], node["error"]) == ((b"u" * 16).hex(), "GET /", "KeyError")
+    assert (node["took_ns"], node["critical"], row["lines"]) == (MS, True, [])
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,11 @@ def test_summary_has_what_was_slow_open_failed_said_and_lost(path: Path, capsys:
 
 def test_summary_as_json_has_the_same_facts(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads("\n".join(printed(capsys, "summary", str(path), "--json", "--slowest", "2")))
-    assert [tree["name"] for tree in facts["slowest"]] == ["GET /", "GET /"]
-    assert facts["slowest"][0]["children"][0]["children"][0]["process"] == "db[2]"
+    assert [(n["depth"], n["name"], n["process"]) for n in facts["slowest"][0]] == [
+        (0, "GET /", "web[1]"),
+        (1, "ask", "web[1]"),
+        (2, "query", "db[2]"),
+    ]
     assert [row["name"] for row in facts["open"]] == ["hang"]
     assert facts["errors"] == [{"count": 1, "what": "operation GET /", "error": "KeyError", "process": "web[1]"}]
     assert [(log["process"], log["level"], log["message"]) for log in facts["logs"]] == [("web[1]", 30, "slow today")]
@@ -185,3 +189,12 @@ def test_snapshot_without_operations_has_a_summary(tmp_path: Path, capsys: pytes
     file.write_bytes(to_bytes(Stream().generation(1, [])))
     assert "lost: nothing" in printed(capsys, "summary", str(file))
     assert main(["request", str(file)]) == 1
+
+
+def test_very_deep_tree_is_printed_and_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [operation_begin(0, "all", 5), context(1, op=5), *(begin(10 + n, f"s{n}") for n in range(3000))]
+    file = tmp_path / "deep.frz"
+    file.write_bytes(to_bytes(Stream().generation(1, records)))
+    assert printed(capsys, "request", str(file))[-1] == "... and 2801 more"
+    [row] = json.loads("\n".join(printed(capsys, "request", str(file), "--json")))
+    assert [node["depth"] for node in row["tree"]] == [*range(3001)]
