@@ -14,10 +14,13 @@ Duties of the loop around `RecorderMachine`:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from frzmq.recorder.ranges import Ranges
+from frzmq.recorder.tail import Tail
 from frzmq.wire.ledger import Ledger
 from frzmq.wire.messages import Hello, LogLine, Reply, Request, ToRecorder, ToTracer
 
@@ -167,6 +170,15 @@ class SnapshotFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class TailRead:
+    """By `RecoverTracer`. ``tail`` None: there is none to be had, and ``problem`` says why."""
+
+    uuid: bytes
+    tail: Tail | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LinesFound:
     """By `FindLines`."""
 
@@ -189,6 +201,7 @@ Input: TypeAlias = (
     | RequestGarbage
     | SnapshotFinished
     | LinesFound
+    | TailRead
     | Tick
 )
 
@@ -264,4 +277,15 @@ class ForgetTracer:
     uuid: bytes
 
 
-Instruction: TypeAlias = SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer
+@dataclass(frozen=True, slots=True)
+class RecoverTracer:
+    """It is dead: its buffer file is to be read; one `TailRead` follows."""
+
+    uuid: bytes
+    stored: Mapping[int, Ranges]
+    """By writer: the records that are here."""
+
+
+Instruction: TypeAlias = (
+    SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer | RecoverTracer
+)

@@ -29,6 +29,7 @@ from frzmq.recorder.events import (
     LinesFound,
     LinkGarbage,
     LinkReceived,
+    RecoverTracer,
     RequestGarbage,
     RequestReceived,
     RingView,
@@ -37,6 +38,7 @@ from frzmq.recorder.events import (
     SendLink,
     SnapshotFinished,
     State,
+    TailRead,
     Tick,
     TracerDied,
     WatchTracer,
@@ -73,6 +75,8 @@ ADVANCE_GAP_NS = 100_000_000
 """Between two early advances of a stream."""
 DEATH_GRACE_NS = 100_000_000
 """For so long frames of a dead tracer, which were under way, are taken."""
+RECOVERY_NS = 2_000_000_000
+"""For so long a dead tracer's stream waits for what its buffer file holds."""
 MIN_GROWTH_BYTES = 64 << 10
 MAX_STATUS_BYTES = 900 << 10
 NEVER = 1 << 64
@@ -139,6 +143,8 @@ class RecorderMachine:
                 self._control.garbage(event.peer, event.reason)
             case SnapshotFinished():
                 self._control.snapshot_finished(event, now_ns)
+            case TailRead():
+                self._tail_read(event, now_ns)
             case LinesFound():
                 self._control.lines_found(event)
             case Tick():
@@ -383,7 +389,7 @@ class RecorderMachine:
         tracer.hello = hello
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
-        tracer.died_ns = None
+        tracer.died_ns = tracer.recover_until_ns = None
         tracer.heard_ns = tracer.advanced_ns = now_ns
         tracer.stream.rejoin(hello.generation)
         self._ring.set_live(tracer.number, True)
@@ -434,6 +440,20 @@ class RecorderMachine:
             tracer.died_ns = now_ns
             self._wake_at(now_ns + DEATH_GRACE_NS)
 
+    def _tail_read(self, event: TailRead, now_ns: int) -> None:
+        tracer = self._current.get(event.uuid)
+        if tracer is None or tracer.recover_until_ns is None or tracer.state not in (State.LIVE, State.SILENT):
+            return
+        tracer.recover_until_ns = now_ns
+        problem = event.problem
+        if event.tail is not None:
+            tracer.stream.recover(event.tail, tracer.hello, tracer.nonce)
+            problem = "; ".join(event.tail.problems)
+        if problem:
+            self.note_error(f"{tracer.name}: its last moments: {problem}")
+        self._wake_at(now_ns)
+        self._tick(now_ns)
+
     def _leave(self, tracer: Tracer, state: State) -> None:
         """Nothing of it is open any more."""
         self._changed.add(tracer.number)
@@ -475,6 +495,12 @@ class RecorderMachine:
             assert tracer.died_ns is not None
             if now_ns - tracer.died_ns < DEATH_GRACE_NS:
                 self._wake_at(tracer.died_ns + DEATH_GRACE_NS)
+                continue
+            if tracer.hello.shared and tracer.recover_until_ns is None:
+                tracer.recover_until_ns = now_ns + RECOVERY_NS
+                self._out.append(RecoverTracer(tracer.hello.uuid, tracer.stream.stored_records()))
+            if tracer.recover_until_ns is not None and now_ns < tracer.recover_until_ns:
+                self._wake_at(tracer.recover_until_ns)
                 continue
             self._put(tracer, tracer.stream.close(Seal.DEATH), now_ns)
             self._leave(tracer, State.DEAD)

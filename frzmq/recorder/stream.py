@@ -12,16 +12,29 @@ or under way is not known. Outside of the identity are ``dropped`` (never got an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from frzmq.errors import WireError
 from frzmq.recorder.events import Seal, SealedGeneration
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
-from frzmq.wire.batch import HEADER_SIZE, BatchType, EndMark, Header, WriterEnd, decode_end_mark, where
+from frzmq.recorder.tail import Run, Tail
+from frzmq.wire.batch import (
+    HEADER_SIZE,
+    BatchType,
+    EndMark,
+    Header,
+    Opening,
+    WriterEnd,
+    decode_end_mark,
+    encode_batch,
+    encode_opening,
+    where,
+)
+from frzmq.wire.kinds import KINDS
 from frzmq.wire.ledger import Ledger
-from frzmq.wire.messages import MAX_GAPS
+from frzmq.wire.messages import MAX_GAPS, Hello
 
 MAX_OPEN = 2
 """Open generations of a stream: the newest, and one that waits for frames to be sent again."""
@@ -186,7 +199,55 @@ class Stream:
         """``dropped``: all that the tracer dropped so far, by its own count."""
         self._dropped = max(self._dropped, dropped)
 
+    def recover(self, tail: Tail, hello: Hello, nonce: int) -> None:
+        """Takes what a dead tracer's buffer file holds, and what had not come; `close` is to follow."""
+        header = Header(BatchType.STRINGS, hello.uuid, hello.incarnation, nonce, self.opened, self._seen.end)
+        for start, end in self._string_ids.gaps(1, len(tail.strings) + 1):
+            strings = replace(header, first_index=start, count=end - start)
+            self._take_strings(strings, encode_batch(strings, b"".join(tail.strings[start - 1 : end - 1])))
+        for run in tail.runs:
+            if run.generation < self._record_from:
+                continue
+            generation = max(run.generation, self._sealed_through + 1)
+            if self._open and self._open[-1].opened:
+                # a newer one's opening has not come: its records read by this one's too
+                generation = min(generation, self._open[-1].number)
+            if self._find(generation) is None:
+                self._open_recovered(generation, run, tail, header)
+            records = replace(
+                header,
+                type=BatchType.RECORDS,
+                generation=generation,
+                tseq=header.tseq + 1,
+                writer=run.writer,
+                base_ns=run.base_ns,
+                last_ns=run.last_ns,
+                first_index=run.first_index,
+                count=run.count,
+            )
+            self._take_part(records, None, encode_batch(records, run.body))
+
+    def _open_recovered(self, generation: int, first: Run, tail: Tail, header: Header) -> None:
+        """With what was open when the tracer died and had begun before ``first``."""
+        items = tuple(item for item in tail.open if item.begin_ns < first.base_ns)
+        clocks = (tail.header.boottime_ns - tail.header.monotonic_ns, tail.header.wall_ns - tail.header.monotonic_ns)
+        at_ns = first.base_ns
+        opening = Opening(at_ns, max(0, at_ns + clocks[0]), max(0, at_ns + clocks[1]), KINDS, (), items)
+        made = replace(header, type=BatchType.OPEN, generation=generation, base_ns=at_ns, last_ns=at_ns)
+        self._take_part(made, None, encode_batch(made, encode_opening(opening)))
+
     # --- what is known
+
+    def stored_records(self) -> dict[int, Ranges]:
+        """By writer: the indices of its records that have a place, or are open."""
+        stored: dict[int, Ranges] = {}
+        for writer, known in self._writers.items():
+            stored.setdefault(writer, Ranges()).add(0, known.settled)
+        for generation in self._open:
+            for writer, received in generation.received.items():
+                for start, end in received.ranges():
+                    stored.setdefault(writer, Ranges()).add(start, end)
+        return stored
 
     @property
     def charged_bytes(self) -> int:

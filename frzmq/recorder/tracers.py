@@ -33,6 +33,8 @@ class Tracer:
     rejoin_at_ns: int = 0
     """While stopped: from when on it may come back."""
     died_ns: int | None = None
+    recover_until_ns: int | None = None
+    """Its buffer file is being read; no longer than this is waited for that."""
     """Its lock is free; what is under way may still come."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
     watched: bool = False

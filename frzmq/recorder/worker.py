@@ -33,6 +33,7 @@ from frzmq.recorder.events import (
     Instruction,
     LinkGarbage,
     LinkReceived,
+    RecoverTracer,
     RequestGarbage,
     RequestReceived,
     SendLink,
@@ -46,6 +47,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
+from frzmq.recorder.recovery import TailReader
 from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
@@ -130,6 +132,7 @@ class Worker:
             lambda file, kept: store.keep(file, kept.service, kept.reason),
         )
         self._lines = LineFinder(partial(write_view, machine=machine), self._wake)
+        self._tails = TailReader(directory, self._wake)
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
@@ -195,6 +198,8 @@ class Worker:
                 self._give(event, now_ns)
             for found in self._lines.finished():
                 self._give(found, now_ns)
+            for tail in self._tails.finished():
+                self._give(tail, now_ns)
             self._spools.pump(now_ns, busy=busy)
         with self._faultless("liveness"):
             for uuid in self._liveness.probe(now_ns):
@@ -287,6 +292,8 @@ class Worker:
                     self._give(refused, now_ns)
             case FindLines():
                 self._lines.begin(instruction)
+            case RecoverTracer():
+                self._tails.begin(instruction)
             case ShareSnapshot():
                 self._spools.share(instruction, now_ns)
             case WatchTracer(uuid):

@@ -90,12 +90,18 @@ def unpack(data: bytes | memoryview, what: str = "message", max_bytes: int = MAX
 
 def unpack_values(data: bytes | memoryview, what: str = "body") -> Iterator[Value]:
     """The values of a flat run of msgpack, one at a time. Raises WireError at the first that is cut short or no msgpack."""
+    for value, _ in unpack_with_ends(data, what):
+        yield value
+
+
+def unpack_with_ends(data: bytes | memoryview, what: str = "body") -> Iterator[tuple[Value, int]]:
+    """As `unpack_values`, each with the offset behind it."""
     unpacker = _unpacker(len(data), MAX_FLAT_LIST)
     size_bytes = len(data)
     try:
         unpacker.feed(data)
         while unpacker.tell() < size_bytes:
-            yield unpacker.unpack()
+            yield unpacker.unpack(), unpacker.tell()
     except _ERRORS as error:
         raise WireError(
             f"{what}: not msgpack at byte {unpacker.tell()} of {size_bytes}: {str(error) or type(error).__name__}"

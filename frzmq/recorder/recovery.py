@@ -1,0 +1,64 @@
+"""Reads the buffer files of dead tracers, aside from the recorder's loop, and removes them.
+
+With ``pread``, never by a mapping: a file that is cut short kills whoever maps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from frzmq.errors import WireError
+from frzmq.recorder.events import RecoverTracer, TailRead
+from frzmq.recorder.ranges import Ranges
+from frzmq.recorder.tail import Tail, read_tail
+from frzmq.wire.chunk import MAX_BUFFER_BYTES
+
+
+class TailReader:
+    """Of the files in ``directory``. ``wake`` is called when one is read."""
+
+    def __init__(self, directory: str | None, wake: Callable[[], None]) -> None:
+        self._directory, self._wake = directory, wake
+        self._read: deque[TailRead] = deque()
+
+    def begin(self, wanted: RecoverTracer) -> None:
+        try:
+            threading.Thread(target=self._run, args=(wanted,), name="frzmq-recovery", daemon=True).start()
+        except RuntimeError as error:
+            self._read.append(TailRead(wanted.uuid, None, f"no thread: {error}"))
+
+    def finished(self) -> list[TailRead]:
+        found = [*self._read]
+        for _ in found:
+            self._read.popleft()
+        return found
+
+    def _run(self, wanted: RecoverTracer) -> None:
+        try:
+            self._read.append(TailRead(wanted.uuid, self._tail(wanted.uuid, wanted.stored)))
+        except (OSError, WireError) as error:
+            self._read.append(TailRead(wanted.uuid, None, str(error)))
+        self._wake()
+
+    def _tail(self, uuid: bytes, stored: Mapping[int, Ranges]) -> Tail:
+        if self._directory is None:
+            raise WireError("buffer file: this recorder has no directory")
+        path = os.path.join(self._directory, f"{uuid.hex()}.buf")
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size > MAX_BUFFER_BYTES:
+                raise WireError("buffer file: wanted a file of this user, and of at most 1 GiB")
+            tail = read_tail(lambda offset, size: os.pread(fd, size, offset), status.st_size, uuid, stored)
+        finally:
+            os.close(fd)
+        # it is read once: whoever asks again has it already
+        for name in (path, path.removesuffix(".buf") + ".lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        return tail
