@@ -109,6 +109,11 @@ class Control:
             deadlines.append(due_ns)
         return min(deadlines, default=None)
 
+    @property
+    def busy(self) -> bool:
+        """A snapshot is being made, or will be."""
+        return self._snapshot is not None or self.incidents.pending
+
     def request(self, peer: bytes, request: Request, now_ns: int) -> None:
         match request:
             case StatusRequest():
@@ -165,6 +170,9 @@ class Control:
             self.snapshots += 1
         if self._stopping is not None:
             peer, id_ = self._stopping
+            if self.incidents.pending:
+                self.incidents.hurry(now_ns)
+                return
             self._stopping = None
             self._switch_off(peer, id_, now_ns)
 
@@ -196,7 +204,9 @@ class Control:
     def _stop(self, peer: bytes, request: StopRequest, now_ns: int) -> None:
         if not self._is_on(peer, request.id, "stop"):
             return
-        if self._snapshot is not None:
+        if self.busy:
+            # what is reported, and waits for its moment, comes before the end
+            self.incidents.hurry(now_ns)
             self._stopping = (peer, request.id)
         else:
             self._switch_off(peer, request.id, now_ns)

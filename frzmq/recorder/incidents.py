@@ -90,6 +90,15 @@ class Incidents:
         self._not_before_ns = now_ns + MIN_GAP_NS
         return incident
 
+    @property
+    def pending(self) -> bool:
+        return self._next is not None
+
+    def hurry(self, now_ns: int) -> None:
+        """The recorder is to end: the next snapshot begins now, or never."""
+        if self._next is not None:
+            self._next.due_ns = now_ns
+
     def clear(self) -> None:
         """The recorder is off: what is under way comes to nothing."""
         if self._next is not None:

@@ -155,6 +155,15 @@ class RecorderMachine:
         out, self._out = self._out, []
         return out
 
+    @property
+    def busy(self) -> bool:
+        """A snapshot is being made, or a trigger asked for one."""
+        return self._control.busy
+
+    def hurry(self, now_ns: int) -> None:
+        """It is to end soon: what triggers asked for is made at the next `Tick`, without the rest of their windows."""
+        self._control.incidents.hurry(now_ns)
+
     def deadline_ns(self) -> int | None:
         """When it wants a `Tick`; None: not before something else happens."""
         deadlines = [d for d in (self._wake_ns, self._control.deadline_ns()) if d is not None]

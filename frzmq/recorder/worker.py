@@ -171,7 +171,10 @@ class Worker:
     def _over(self, now_ns: int) -> bool:
         if self._stopping and self._end_ns is None:
             self._end_ns = now_ns + ENDING_NS
-        return self._end_ns is not None and (now_ns >= self._end_ns or not self._spools.busy())
+        if self._end_ns is None:
+            return False
+        self._machine.hurry(now_ns)
+        return now_ns >= self._end_ns or not (self._spools.busy() or self._machine.busy)
 
     def turn(self) -> None:
         """One wait and what it brought."""

@@ -329,11 +329,13 @@ class Agent:
             self._give(Ticked())
             self._watch_over()
             self._cpu_ns = before_ns + time.thread_time_ns()
+        # what ended the program may have been a reason
+        self._watch_over()
         self._give(Parked())
 
     def _watch_over(self) -> None:
         """Reports what the triggers found, once there is a recorder to tell."""
-        while self._reports and self._machine.state is State.RECORDING and self._machine.joined:
+        while self._reports and self._machine.state in (State.RECORDING, State.CLOSED) and self._machine.joined:
             self._send(self._reports.popleft())
         now_ns = monotonic_ns()
         if now_ns >= self._refresh_ns:

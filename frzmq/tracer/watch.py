@@ -104,7 +104,8 @@ class Watch:
         """Predicates that raised."""
         self.problem = ""
         """Why a trigger does not work, the last time."""
-        self._lock = threading.Lock()
+        # a signal handler may come to it in the midst of it
+        self._lock = threading.RLock()
         self._active: dict[str, _Active] = {}
         self._operations: tuple[_Active, ...] = ()
         self._spans: tuple[_Active, ...] = ()
@@ -139,7 +140,7 @@ class Watch:
 
     def after_fork(self) -> None:
         """In the child, which has no agent yet: what it reports goes to its own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.report = self.want_lines = None
 
     def refresh(self, now_ns: int) -> None:

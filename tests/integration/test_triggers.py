@@ -214,3 +214,25 @@ def test_trigger_while_a_client_takes_its_snapshot_waits_for_it(tmp_path: Path) 
             except SnapshotActiveError:
                 continue
         assert len(stored(tmp_path / "s")) == 1
+
+
+@pytest.mark.parametrize("after", ["", " after=60s"])
+def test_exception_that_ends_the_program_leaves_a_snapshot_at_once(tmp_path: Path, after: str) -> None:
+    """Its recorder ends with it, and does not wait for the rest of the window."""
+    program = Program(
+        tmp_path / "program.py",
+        f"""
+        import frzmq
+        frzmq.start(service="shop", triggers="error{after}", snapshots="s")
+        frzmq.event("before")
+        raise KeyError("lost")
+        """,
+        FRZMQ_RUNTIME_DIR=os.environ["FRZMQ_RUNTIME_DIR"],
+    )
+    pid = program.process.pid
+    program.process.communicate(timeout=DEADLINE_S)
+    assert program.process.returncode == 1
+    [opened] = stored(tmp_path / "s")
+    assert opened.header.reason == f"error: uncaught KeyError (main) in shop[{pid}]"
+    assert [(e.name) for e in opened.events] == ["before"]
+    assert [x.type for x in opened.exceptions] == ["KeyError"]
