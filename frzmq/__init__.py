@@ -11,6 +11,7 @@ from frzmq.tracer import autostart as _autostart
 from frzmq.tracer.api import event, extract, gauge, inject, operation, span
 
 if TYPE_CHECKING:
+    from frzmq import asgi, wsgi
     from frzmq.flight import FlightRecorder, flush, snapshot, start
     from frzmq.reader.snapshot import open_snapshot
     from frzmq.tracer.watch import trigger
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "FlightRecorder", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start", "trigger",
+    "FlightRecorder", "asgi", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start", "trigger", "wsgi",
 ]  # fmt: skip
 
 _LAZY = {
@@ -29,6 +30,7 @@ _LAZY = {
     "start": "frzmq.flight",
     "trigger": "frzmq.tracer.watch",
 }
+_MODULES = ("asgi", "wsgi")
 
 
 def __getattr__(name: str) -> Any:
@@ -36,10 +38,10 @@ def __getattr__(name: str) -> Any:
         from frzmq.version import package_version
 
         value: Any = package_version()
-    elif name in _LAZY:
+    elif name in _LAZY or name in _MODULES:
         from importlib import import_module
 
-        value = getattr(import_module(_LAZY[name]), name)
+        value = import_module(f"frzmq.{name}") if name in _MODULES else getattr(import_module(_LAZY[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
