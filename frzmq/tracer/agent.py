@@ -16,6 +16,7 @@ from typing import Final, Protocol, assert_never
 
 from frzmq.clock import Clocks, monotonic_ns
 from frzmq.errors import ConfigError, WireError
+from frzmq.tracer.answers import give_back, warn
 from frzmq.tracer.events import (
     Close,
     Collect,
@@ -49,7 +50,7 @@ from frzmq.tracer.events import (
 from frzmq.tracer.identity import Identity, LifeLock
 from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
-from frzmq.tracer.watch import Watch, give_back, warn
+from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.sockets import TracerSockets
 from frzmq.triggers import parse_triggers

@@ -18,12 +18,11 @@ from typing import Any, Final
 
 from frzmq.config import format_duration
 from frzmq.tracer import api
+from frzmq.tracer.answers import OWN_LOGGER
 from frzmq.tracer.context import OperationState, current
 from frzmq.tracer.faults import is_fault
-from frzmq.tracer.instrument.logs import GIVEN_BACK
 from frzmq.tracer.quantiles import Quantiles
 from frzmq.triggers import Trigger, parse_trigger, parse_triggers
-from frzmq.wire.messages import Lines
 
 MAX_NAMES: Final = 256
 """Operations and spans of which one trigger knows the percentiles."""
@@ -31,7 +30,6 @@ HOUR_NS: Final = 3600 * 10**9
 MAX_DETAIL_CHARS: Final = 200
 LINES_GAP_NS: Final = 10 * 10**9
 """Suppressed log lines are asked for no oftener."""
-OWN_LOGGER: Final = "frzmq"
 
 Report = Callable[[str, str, str], None]
 """The trigger's text, what met it, the trace in hex or ""."""
@@ -288,70 +286,3 @@ def trigger(on: str | Predicate, /, **options: object) -> None:
 
 def _text(name: str, value: object) -> str:
     return f"{value}s" if name in ("before", "after", "cooldown") and type(value) in (int, float) else str(value)
-
-
-def warn(path: str, reason: str, error: str) -> None:
-    """One line in the program's log, from a thread of its own: a handler of the program's may wait, and the agent must not."""
-
-    def say() -> None:
-        import logging
-
-        logger = logging.getLogger(OWN_LOGGER)
-        if error:
-            logger.warning("no snapshot: %s; %s", error, reason)
-        else:
-            logger.warning("snapshot %s: %s", path, reason)
-
-    _aside(say)
-
-
-def give_back(found: Lines) -> None:
-    """The suppressed lines to the loggers that they were meant for, each marked with the trace, by a thread of its own."""
-
-    def say() -> None:
-        import logging
-
-        mark = found.trace[:8]
-        if found.error:
-            logging.getLogger(OWN_LOGGER).warning("no suppressed lines of trace %s: %s", found.trace, found.error)
-        if found.more:
-            logging.getLogger(OWN_LOGGER).warning("%d earlier suppressed lines of trace %s", found.more, found.trace)
-        for line in found.lines:
-            logger = logging.getLogger(line.logger)
-            message = f"[frzmq {mark}] {line.process}: {line.message}"
-            record = logger.makeRecord(
-                line.logger, line.level, "", 0, message, (), None, extra={GIVEN_BACK: found.trace}
-            )
-            record.created = line.wall_ns / 1e9
-            record.msecs = line.wall_ns // 10**6 % 1000
-            _handle(logger, record)
-
-    if found.lines or found.error:
-        _aside(say)
-
-
-def _handle(logger: Any, record: Any) -> None:
-    """As ``logger.handle`` does, but for handlers that cannot format it: such as uvicorn's, which want the arguments. They would show a traceback."""
-    if not logger.filter(record):
-        return
-    while logger is not None:
-        for handler in logger.handlers:
-            if record.levelno >= handler.level and _can_format(handler, record):
-                handler.handle(record)
-        logger = logger.parent if logger.propagate else None
-
-
-def _can_format(handler: Any, record: Any) -> bool:
-    try:
-        handler.format(record)
-    except Exception:  # noqa: BLE001  # a formatter of the program's
-        return False
-    return True
-
-
-def _aside(say: Callable[[], None]) -> None:
-    try:
-        threading.Thread(target=say, name="frzmq-log", daemon=True).start()
-    except RuntimeError:
-        # an interpreter that ends
-        watch.errors += 1

@@ -1,0 +1,83 @@
+"""What the recorder answers, said in the program's log: where a snapshot is, and the suppressed lines of what failed.
+
+Each from a thread of its own: a handler of the program's may wait, and the agent must not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from frzmq.tracer import api
+from frzmq.tracer.instrument.logs import GIVEN_BACK
+from frzmq.wire.messages import Lines
+
+OWN_LOGGER: Final = "frzmq"
+
+
+def warn(path: str, reason: str, error: str) -> None:
+    """One line: of the snapshot at ``path``, or why there is none."""
+
+    def say() -> None:
+        import logging
+
+        logger = logging.getLogger(OWN_LOGGER)
+        if error:
+            logger.warning("no snapshot: %s; %s", error, reason)
+        else:
+            logger.warning("snapshot %s: %s", path, reason)
+
+    _aside(say)
+
+
+def give_back(found: Lines) -> None:
+    """The suppressed lines to the loggers that they were meant for, each marked with the trace."""
+
+    def say() -> None:
+        import logging
+
+        mark = found.trace[:8]
+        if found.error:
+            logging.getLogger(OWN_LOGGER).warning("no suppressed lines of trace %s: %s", found.trace, found.error)
+        if found.more:
+            logging.getLogger(OWN_LOGGER).warning("%d earlier suppressed lines of trace %s", found.more, found.trace)
+        for line in found.lines:
+            logger = logging.getLogger(line.logger)
+            message = f"[frzmq {mark}] {line.process}: {line.message}"
+            record = logger.makeRecord(
+                line.logger, line.level, "", 0, message, (), None, extra={GIVEN_BACK: found.trace}
+            )
+            record.created = line.wall_ns / 1e9
+            record.msecs = line.wall_ns // 10**6 % 1000
+            _handle(logger, record)
+
+    if found.lines or found.error:
+        _aside(say)
+
+
+def _handle(logger: Any, record: Any) -> None:
+    """As ``logger.handle`` does, but for handlers that cannot format it: such as uvicorn's, which want the arguments. They would show a traceback."""
+    if not logger.filter(record):
+        return
+    while logger is not None:
+        for handler in logger.handlers:
+            if record.levelno >= handler.level and _can_format(handler, record):
+                handler.handle(record)
+        logger = logger.parent if logger.propagate else None
+
+
+def _can_format(handler: Any, record: Any) -> bool:
+    try:
+        handler.format(record)
+    except Exception:  # noqa: BLE001  # a formatter of the program's
+        return False
+    return True
+
+
+def _aside(say: Callable[[], None]) -> None:
+    try:
+        threading.Thread(target=say, name="frzmq-log", daemon=True).start()
+    except RuntimeError:
+        # an interpreter that ends
+        api.faults += 1
