@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 from benchlib import Ratio, Timing, interleave, report, timing_rows
@@ -17,7 +19,10 @@ import frzmq
 from frzmq.tracer import api
 from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.instrument import suppressed
+from frzmq.tracer.watch import watch
+from frzmq.wire.messages import Report
 
+MAX_REPORTS = 1_000_000
 Case = Callable[[int], object]
 
 
@@ -91,6 +96,29 @@ def _suppressed_debug(number: int) -> None:
                 debug("bench %d", n)
     finally:
         suppressed.uninstall()
+
+
+def _fired_triggers(number: int) -> None:
+    """Operations that fail, each of which fires a trigger: reported as the agent's `report` does it, to a pipe."""
+    reports: deque[Report] = deque(maxlen=64)
+    wake_fd, wake_end = os.pipe2(os.O_NONBLOCK)
+
+    def told(trigger: str, detail: str, trace: str) -> None:
+        reports.append(Report(1, trigger, detail, trace))
+        with suppress(BlockingIOError):
+            os.write(wake_end, b"w")
+
+    watch.report = told
+    frzmq.trigger(f"error cooldown=0s per_hour={MAX_REPORTS}")
+    try:
+        for _ in range(number // 10):
+            with frzmq.operation("bench") as operation:
+                operation.fail("HTTP 503")
+    finally:
+        watch.clear()
+        watch.report = None
+        os.close(wake_fd)
+        os.close(wake_end)
 
 
 def recording(case: Case) -> Case:
@@ -176,13 +204,15 @@ def main() -> None:
         "event, one attribute": recording(_events_with_attribute),
         "gauge": recording(_gauges),
         "operation": recording(_operations),
+        "operation that fires a trigger": recording(_fired_triggers),
         **viztracer_cases(),
         **opentelemetry_cases(),
     }
     timings = interleave(cases, arguments.number, arguments.rounds)
-    # it did a tenth of the work
-    slow = timings["OpenTelemetry batch span"]
-    timings[slow.name] = Timing(slow.name, slow.minimum * 10, slow.median * 10)
+    # they did a tenth of the work
+    for name in ("OpenTelemetry batch span", "operation that fires a trigger"):
+        slow = timings[name]
+        timings[name] = Timing(name, slow.minimum * 10, slow.median * 10)
 
     def ratio(of: str, to: str, limit: float) -> Ratio:
         return Ratio(f"{of} / {to}", timings[of].minimum / timings[to].minimum, limit)

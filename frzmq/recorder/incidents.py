@@ -127,4 +127,6 @@ class Incidents:
 def _reason(report: Report, trigger: Trigger, process: str) -> str:
     labels = "".join(f", {name}={value}" for name, value in trigger.labels)
     trace = f", trace {report.trace}" if report.trace else ""
-    return f"{trigger.on}: {report.detail or trigger.text} in {process}{trace}{labels}"
+    text = f"{trigger.on}: {report.detail or trigger.text} in {process}{trace}{labels}"
+    # it goes into logs, line by line, and what it names is often a client's to choose
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

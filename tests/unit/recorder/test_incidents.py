@@ -101,3 +101,9 @@ def test_clear_forgets_what_is_under_way_and_counts_it() -> None:
     bench.incidents.clear()
     assert bench.due(T + 10 * S) is None
     assert bench.incidents.suppressed == 1
+
+
+def test_reason_is_one_line_whatever_it_names() -> None:
+    bench = Bench()
+    bench.report("error", T, "web[1]\n", detail="GET /\r\nERROR all is lost\x1b[2J")
+    assert bench.due(T + S) == "error: GET /??ERROR all is lost?[2J in web[1]?, trace ab"
