@@ -34,7 +34,7 @@ def make_app(orders_port: int) -> Starlette:
 
 
 def main(orders_port: int) -> None:
-    frzmq.start(service="gateway", triggers="slow 400ms operation='GET /checkout*'", debug_on_failure=True)
+    frzmq.start(service="gateway", triggers="slow 800ms operation='GET /checkout*'", debug_on_failure=True)
     end_with_parent()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         print(listening.getsockname()[1], flush=True)

@@ -15,8 +15,8 @@ import frzmq
 from frzmq.demo.http import get, serve_flask
 from frzmq.wsgi import Middleware
 
-AUDIT_EVERY_S = 1.5
-AUDIT_S = 0.6
+AUDIT_EVERY_S = 1.8
+AUDIT_S = 1.0
 
 
 def price(item: str, traceparent: str | None) -> float:
