@@ -8,6 +8,8 @@ from frzmq.wire.chunk import Layout
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+LAYOUT: dict[str, int]
+
 class Buffer:
     kind: str
     path: str | None
