@@ -8,6 +8,7 @@
    native/agent.h    the cut and the slices
    native/memory.h   the type `Buffer`
    native/api.h      span, event, gauge
+   native/decorated.h   a span as a decorator
 
    It needs the interpreter lock: docs/design/004-the-native-buffer-needs-the-interpreter-lock.md says what a free-threaded version takes. */
 
@@ -17,7 +18,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-#include "native/api.h"
+#include "native/decorated.h"
 
 static PyMethodDef module_methods[] = {
     {"span", (PyCFunction)(void (*)(void))api_span, METH_FASTCALL | METH_KEYWORDS,
@@ -73,7 +74,8 @@ static int module_exec(PyObject *module) {
     if (failed) return -1;
     return add_type(module, &BufferType, &buffer_spec, "Buffer") < 0 || add_type(module, &WriterType, &writer_spec, "Writer") < 0 ||
                    add_type(module, &TrackType, &track_spec, NULL) < 0 || add_type(module, &ThreadEndType, &thread_end_spec, NULL) < 0 ||
-                   add_type(module, &SpanType, &span_spec, "Span") < 0
+                   add_type(module, &SpanType, &span_spec, "Span") < 0 ||
+                   add_type(module, &DecoratedType, &decorated_spec, NULL) < 0
                ? -1
                : 0;
 }

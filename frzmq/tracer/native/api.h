@@ -103,28 +103,6 @@ static inline Writer *find_writer(Buffer *b) {
 
 /* --- spans */
 
-static int pack_attributes(Buffer *b, Packer *packer, PyObject *attributes) {
-    if (attributes == NULL || PyDict_GET_SIZE(attributes) == 0) {
-        pack_byte(packer, NIL);
-        return 0;
-    }
-    if (PyDict_GET_SIZE(attributes) <= MAX_ATTRIBUTES) {
-        PyObject *name, *value;
-        Py_ssize_t at = 0;
-        pack_map_head(packer, (size_t)PyDict_GET_SIZE(attributes));
-        while (PyDict_Next(attributes, &at, &name, &value)) {
-            if (!PyUnicode_CheckExact(name)) {
-                packer->failed = 1;
-                return 0;
-            }
-            if (pack_pair(b, packer, name, value) < 0) return -1;
-        }
-    } else {
-        packer->failed = 1;
-    }
-    return 0;
-}
-
 /* Into the strings of `b`. -1: raised. */
 static int span_bind(Span *s, Buffer *b) {
     Packer packer;
@@ -136,7 +114,7 @@ static int span_bind(Span *s, Buffer *b) {
     if (!packer.failed) {
         if (args_set(&s->begin, packer.bytes, packer_size(&packer)) < 0) return -1;
     } else {
-        PyObject *bytes = PyObject_CallFunction(py.span_args, "OOO", b, s->name, s->attributes);
+        PyObject *bytes = packed_slowly(b, packer.bytes, (size_t)(behind_name - packer.bytes), s->attributes);
         if (bytes == NULL) return -1;
         int failed = args_set(&s->begin, (const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
         Py_DECREF(bytes);
@@ -292,12 +270,19 @@ static PyObject *span_exit(PyObject *self, PyObject *const *args, Py_ssize_t cou
     Py_RETURN_NONE;
 }
 
+static PyObject *api_decorated(PyObject *module, PyObject *const *args, Py_ssize_t count);
+static PyMethodDef decorated_method = {"decorated", (PyCFunction)(void (*)(void))api_decorated, METH_FASTCALL, "A plain function with a span around each call."};
+
 static PyObject *span_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     PyObject *function;
     static char *names[] = {"function", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", names, &function)) return NULL;
-    PyObject *both[2] = {self, function};
-    return call_python_api("decorate_with_span", both, 2, NULL);
+    PyObject *plain = PyCFunction_New(&decorated_method, NULL);
+    if (plain == NULL) return NULL;
+    PyObject *all[3] = {self, function, plain};
+    PyObject *result = call_python_api("decorate_with_span", all, 3, NULL);
+    Py_DECREF(plain);
+    return result;
 }
 
 static PyObject *span_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

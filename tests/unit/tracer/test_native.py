@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import ctypes
 import gc
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any, NoReturn
 
 import pytest
@@ -437,3 +440,66 @@ def test_another_interpreter_is_refused(tmp_path: Any) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "nterpreter" in done.stdout
+
+
+@frzmq.span("decorated")
+def decorated(first: int, *rest: int, key: str = "k") -> tuple[int, tuple[int, ...], str]:
+    """What it says."""
+    return first, rest, key
+
+
+class Decorated:
+    @frzmq.span("method")
+    def method(self, n: int = 1) -> tuple[Decorated, int]:
+        return self, n
+
+    @classmethod
+    @frzmq.span("of the class")
+    def of_class(cls) -> type:
+        return cls
+
+    @staticmethod
+    @frzmq.span("static")
+    def static(n: int) -> int:
+        return n
+
+    @property
+    @frzmq.span("property")
+    def one(self) -> int:
+        return 1
+
+
+def test_decorated_function_is_called_bound_copied_pickled_and_looked_at_like_a_function() -> None:
+    made = Decorated()
+    with recording() as buffer:
+        assert decorated(1, 2, 3, key="x") == (1, (2, 3), "x")
+        assert decorated(*[1], key="y") == (1, (), "y")
+        assert made.method(n=2) == (made, 2)
+        assert Decorated.method(made) == (made, 1)
+        assert (Decorated.of_class(), made.static(3), made.one) == (Decorated, 3, 1)
+        names = [row[1] for row in take(buffer) if row[0] == "span_begin"]
+    assert names == ["decorated", "decorated", "method", "method", "of the class", "static", "property"]
+    assert (decorated.__name__, decorated.__doc__, decorated.__module__) == ("decorated", "What it says.", __name__)
+    assert str(inspect.signature(decorated)).startswith("(first: 'int', *rest: 'int', key: 'str' = 'k')")
+    assert str(inspect.signature(made.method)) == "(n: 'int' = 1) -> 'tuple[Decorated, int]'"
+    assert decorated.__wrapped__.__code__ is decorated.__code__  # type: ignore[attr-defined]
+    assert copy.deepcopy(decorated) is decorated
+    assert weakref.ref(decorated)() is decorated
+    decorated.mark = 1  # type: ignore[attr-defined]
+    assert decorated.__dict__["mark"] == 1
+
+
+def test_decorated_function_that_raises_notes_the_type_and_lets_it_pass() -> None:
+    error = KeyError("k")
+
+    @frzmq.span("s")
+    def fails() -> None:
+        raise error
+
+    with recording() as buffer:
+        with pytest.raises(KeyError) as caught:
+            fails()
+        assert caught.value is error
+        assert take(buffer) == [("span_begin", "s", None), ("span_end", "s", "KeyError")]
+    with pytest.raises(KeyError):
+        fails()
