@@ -23,6 +23,7 @@ from benchlib import Case, Comparison, Timing, buffer_kind, clock, interleave, r
 
 import frzmq
 from frzmq.config import TracerConfig
+from frzmq.control.client import ControlClient
 
 FIB = 23
 LEAVES = 200_000
@@ -118,6 +119,20 @@ def cpu(mode: Mode, work: Callable[[], object]) -> Case:
     return run
 
 
+def recorded(mode: Mode, work: Callable[[], object], address: str) -> int:
+    """Records that ``work`` makes, those that are lost among them."""
+
+    def made() -> int:
+        client.flush()
+        return sum(t.records + t.overwritten + t.dropped for t in client.status().tracers)
+
+    with ControlClient(address) as client:
+        before = made()
+        with mode():
+            work()
+        return made() - before
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -132,14 +147,22 @@ def main() -> None:
         programs["richards"] = partial(richards.Richards().run, 1)
         programs["deltablue"] = partial(deltablue.delta_blue, 100)
     with ExitStack() as stack:
-        found, absent = modes(stack.enter_context(recorder()))
+        address = stack.enter_context(recorder())
+        found, absent = modes(address)
         cases: dict[str, Case] = {}
         for name, (work, count) in calls.items():
             cases |= {f"{mode} {name}": elapsed(found[mode], work, count) for mode in found}
         for name, work in programs.items():
             cases |= {f"{mode} {name}": cpu(found[mode], work) for mode in found}
         timings = interleave(cases, 1, arguments.rounds)
-    rows = []
+        rows = []
+        quieted = {}
+        if "frzmq" in found:
+            for name, (work, count) in calls.items():
+                records = recorded(found["frzmq"], work, address) / count
+                rows.append((f"frzmq {name}: records a call", f"{records:.2f}", ""))
+                if records < 1:
+                    quieted[name] = f"not every call was recorded, but {records:.2f} records of each"
     added: dict[str, Timing] = {}
     for name in calls:
         bare = timings[f"untraced {name}"]
@@ -153,13 +176,16 @@ def main() -> None:
             t = timings[f"{mode} {name}"]
             rows.append(
                 (
-                    f"{name}, {mode}: CPU over untraced",
+                    f"{mode} {name}: CPU over untraced",
                     f"{t.minimum / bare.minimum:.2f}",
                     f"{t.median / bare.median:.2f}",
                 )
             )
     added_compared = Comparison(added, absent)
     for name in calls:
+        if name in quieted:
+            added_compared.skipped.append(f"frzmq {name} / VizTracer {name}: {quieted[name]}")
+            continue
         added_compared.add(f"frzmq {name}", f"VizTracer {name}", 0.75 if sys.version_info >= (3, 12) else 1.1)
     compared = Comparison(timings, {**absent, "untraced": "no pyperformance"})
     for name in ("richards", "deltablue"):
