@@ -7,7 +7,6 @@ that a signal handler or the collector makes there is dropped instead of waiting
 
 from __future__ import annotations
 
-import mmap
 import os
 import weakref
 from _thread import _local, allocate_lock
@@ -15,12 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count as counter
-from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
 from time import monotonic_ns as clock
 from typing import Any, Final
 
-from frzmq.tracer._writer_py import NOTICE, At, Entry, Track, Writer, task_label, thread_name
+from frzmq.tracer._writer_py import NOTICE, At, Entry, Track, Writer
 from frzmq.tracer.attributes import MAX_NAME_BYTES, ZERO, pack_text, pack_uint
+from frzmq.tracer.memory import make_memory
+from frzmq.tracer.places import task_label, thread_name
 from frzmq.tracer.slices import Cut, Slice, Totals
 from frzmq.wire.batch import OpenItem, WriterEnd, WriterInfo
 from frzmq.wire.chunk import (
@@ -33,7 +33,6 @@ from frzmq.wire.chunk import (
     GENERATION_WORD,
     LARGE_CHUNK_BYTES,
     LAST_WORDS,
-    MIN_BUFFER_BYTES,
     OPEN_END_WORD,
     OPEN_ENTRY,
     OPEN_ENTRY_BYTES,
@@ -44,10 +43,6 @@ from frzmq.wire.chunk import (
     STATE_WORD,
     STRINGS_WORD,
     ChunkState,
-    FileHeader,
-    Layout,
-    encode_file_header,
-    layout_for,
     pack_word,
     unpack_word,
 )
@@ -125,9 +120,8 @@ class Buffer:
 
     def __init__(self, uuid: bytes, incarnation: int, directory: str | None, size_bytes: int) -> None:
         self.kind = "py"
-        self.path, self._map = _make_memory(uuid, directory, size_bytes)
+        self.path, self._map, self.layout = make_memory(uuid, incarnation, directory, size_bytes)
         self.size_bytes = len(self._map)
-        self.layout: Layout = layout_for(self.size_bytes)
         self.errors = 0
         """Faults of this code, none of which reached the program."""
         self.generation = 0
@@ -137,11 +131,6 @@ class Buffer:
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
         layout = self.layout
-        header = FileHeader(
-            os.getpid(), uuid, incarnation, layout, clock(), clock_gettime_ns(CLOCK_BOOTTIME), time_ns()
-        )
-        encoded = encode_file_header(header)
-        self._view[: len(encoded)] = encoded
         self._init_strings()
         self._init_open_table()
         self._chunks = [
@@ -160,7 +149,7 @@ class Buffer:
         self._pid = os.getpid()
         self._closed = False
         self._ended_inside: deque[Writer] = deque()
-        self._tracks: dict[int, Track] = {}
+        self.tracks: dict[int, Track] = {}
         self._track_ids = counter(1)
 
     # --- the program's side
@@ -294,19 +283,19 @@ class Buffer:
     def track_of(self, task: Any) -> Track:
         """The track of an asyncio task; forgotten, and its entries freed, when the task goes."""
         key = id(task)
-        track = self._tracks.get(key)
+        track = self.tracks.get(key)
         if track is None or track.ref() is not task:
             track = Track(next(self._track_ids) & 0xFFFF_FFFF, task_label(task))
 
             def gone(_: object, key: int = key, track: Track = track) -> None:
-                if self._tracks.get(key) is track:
-                    del self._tracks[key]
+                if self.tracks.get(key) is track:
+                    del self.tracks[key]
                 now = clock()
                 while track.stack:
                     self.free_entry(track.stack.pop(), now)
 
             track.ref = weakref.ref(task, gone)
-            self._tracks[key] = track
+            self.tracks[key] = track
         return track
 
     # --- strings
@@ -380,10 +369,15 @@ class Buffer:
             self._words[OPEN_OMITTED_WORD] = self._omitted = self._omitted + 1
         if entry.offset >= 0:
             ref = self.name_id(name)
+            entry.name = None if ref else name
             OPEN_ENTRY.pack_into(
                 self.table, entry.offset, kind, writer, begin_ns, 0, ref, track, op, parent, trace or _NO_TRACE
             )
         return entry
+
+    @property
+    def free_chunks(self) -> int:
+        return len(self._free_small) + len(self._free_large)
 
     def slow_spans(self, slow: bool) -> None:
         """Whether the spans of all threads open and close by calls of this class, or by themselves."""
@@ -397,7 +391,9 @@ class Buffer:
         if entry.offset >= 0:
             # name and track are the two halves of one word
             word = entry.end_word + 1
-            self.table_words[word] = self.table_words[word] >> 32 << 32 | self.name_id(name)
+            ref = self.name_id(name)
+            entry.name = None if ref else name
+            self.table_words[word] = self.table_words[word] >> 32 << 32 | ref
 
     def free_entry(self, entry: Entry, end_ns: int) -> None:
         entry.owner = None
@@ -427,7 +423,8 @@ class Buffer:
             row = OPEN_ENTRY.unpack_from(self.table, n * OPEN_ENTRY_BYTES)
             kind, writer, begin_ns, end_ns, name_id, track, op, parent, trace = row
             if begin_ns < at_ns and (end_ns == 0 or end_ns >= at_ns):
-                name = name_id or getattr(self._entries[n].owner, "name", None)
+                entry = self._entries[n]
+                name = name_id or getattr(entry.owner, "name", None) or entry.name
                 items.append(
                     OpenItem(kind, writer, track, begin_ns, name, op, parent, trace if trace != _NO_TRACE else b"")
                 )
@@ -572,34 +569,3 @@ class Buffer:
     def abandon(self) -> None:
         """In a forked child: this is the parent's."""
         self._closed = True
-
-
-def _make_memory(uuid: bytes, directory: str | None, size_bytes: int) -> tuple[str | None, mmap.mmap]:
-    """The file's path and its mapping, of ``size_bytes`` or, where that cannot be allocated, of half, down to the least; else private memory."""
-    size_bytes = max(MIN_BUFFER_BYTES, size_bytes // 4096 * 4096)
-    if directory is not None:
-        path = os.path.join(directory, f"{uuid.hex()}.buf")
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return None, mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE)
-        try:
-            shared = _map_file(fd, size_bytes)
-        finally:
-            os.close(fd)
-        if shared is not None:
-            return path, shared
-        os.unlink(path)
-    return None, mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE)
-
-
-def _map_file(fd: int, size_bytes: int) -> mmap.mmap | None:
-    while size_bytes >= MIN_BUFFER_BYTES:
-        try:
-            os.posix_fallocate(fd, 0, size_bytes)
-            return mmap.mmap(fd, size_bytes)
-        except OSError:
-            # what was allocated of it must go before less is asked for
-            os.ftruncate(fd, 0)
-            size_bytes = size_bytes // 2 // 4096 * 4096
-    return None

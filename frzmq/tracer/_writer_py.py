@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from _thread import get_ident, get_native_id
+from _thread import get_native_id
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from time import monotonic_ns as clock
 from typing import TYPE_CHECKING, Any, Final
 
 from frzmq.tracer.attributes import pack_text, pack_uint
-from frzmq.tracer.context import STARTING, OperationState, current
+from frzmq.tracer.context import OperationState, current
 from frzmq.tracer.faults import is_fault
+from frzmq.tracer.places import AUTOMATIC_NAME, install_asyncio_hook
 from frzmq.wire.chunk import (
     CHUNK_HEADER_BYTES,
     CUT_BASE_WORD,
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 NOTICE: Final[Any] = object()
 """Put by the agent into `Writer.op`, where it is never equal to the current operation: the next append looks at the generation."""
-
-AUTOMATIC_NAME: Final = "Task-"
-"""Of the tasks that asyncio names."""
 
 _SMALL_HEAD: Final = struct.Struct(">BBI").pack_into
 _LARGE_HEAD: Final = struct.Struct(">BBQ").pack_into
@@ -70,12 +68,14 @@ class At:
 class Entry:
     """One entry of the open table. ``owner`` is what a matching end must bring."""
 
-    __slots__ = ("end_word", "offset", "owner")
+    __slots__ = ("end_word", "name", "offset", "owner")
 
     def __init__(self, offset: int, end_word: int) -> None:
         self.offset = offset
         self.end_word = end_word
         self.owner: Any = None
+        self.name: str | None = None
+        """Where it is not in the string table."""
 
 
 class Track:
@@ -265,34 +265,12 @@ class Writer:
         self.mem = self.words = _EMPTY
         self.pos = 0
 
+    def notice(self) -> None:
+        """The next append looks where it is, as after a cut."""
+        self.op = NOTICE
+
     @property
     def next_index(self) -> int:
         """How many records it wrote, as any thread may ask."""
         chunk = self.chunk
         return self.index if chunk is None else chunk.first_index + (chunk.words[PUBLISHED_WORD] >> 32)
-
-
-def install_asyncio_hook() -> None:
-    """asyncio has been loaded: what was instrumented before may now go on with it."""
-    exceptions = sys.modules.get("frzmq.tracer.instrument.exceptions")
-    if exceptions is not None and exceptions.installed():
-        exceptions.install_asyncio()
-
-
-def task_label(task: Any) -> str:
-    """An asyncio task's name, by asyncio's own method."""
-    tasks = sys.modules.get("asyncio.tasks")
-    cls = getattr(tasks, "Task", None)
-    if cls is None or not isinstance(task, cls):
-        return ""
-    name = cls.get_name(task)
-    return name if type(name) is str else ""
-
-
-def thread_name() -> str:
-    """This thread's name, "" when `threading` does not know the thread (asking it would make a dummy) or the name is no exact str."""
-    thread = getattr(sys.modules.get("threading"), "_active", {}).get(get_ident()) or STARTING.get(get_ident())
-    if thread is None:
-        return ""
-    name = object.__getattribute__(thread, "__dict__").get("_name")
-    return name if type(name) is str else ""

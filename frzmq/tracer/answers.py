@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.instrument.logs import GIVEN_BACK
 from frzmq.wire.messages import Lines
 
@@ -80,4 +80,4 @@ def _aside(say: Callable[[], None]) -> None:
         threading.Thread(target=say, name="frzmq-log", daemon=True).start()
     except RuntimeError:
         # an interpreter that ends
-        api.faults += 1
+        hub.faults += 1

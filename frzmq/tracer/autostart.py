@@ -12,7 +12,7 @@ from _thread import RLock, _local
 from types import FrameType
 from typing import Any, Final, cast
 
-from frzmq.tracer import api
+from frzmq.tracer import api, hub
 
 _NO: Final = frozenset({"0", "false", "no", "off"})
 
@@ -32,11 +32,11 @@ class _Unloaded:
 
     def writer(self) -> Any:
         begin()
-        found = api.recording
+        found = hub.recording
         return found.writer() if found is not None and found is not cast(Any, self) else None
 
     def intern(self, text: str) -> bytes:
-        found = api.recording
+        found = hub.recording
         return found.intern(text) if found is not None and found is not cast(Any, self) else b"\xa0"
 
     def slow_spans(self, slow: bool) -> None:
@@ -79,7 +79,7 @@ def _catch_signals(triggers: str) -> None:
 def begin_with_main() -> None:
     """The process records from the first line of its main module on, also when it never calls frzmq: for ``sitecustomize``, in which no thread may start."""
     arm()
-    if api.recording is cast(Any, _unloaded) and sys.getprofile() is None:
+    if hub.recording is cast(Any, _unloaded) and sys.getprofile() is None:
         sys.setprofile(_first_of_main)
 
 
@@ -87,7 +87,7 @@ def _first_of_main(frame: FrameType, what: str, _: object) -> None:
     if what == "call" and frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
         sys.setprofile(None)
         # a writer begins with the begin of the process
-        api.writer()
+        hub.writer()
 
 
 def _is_no(name: str, empty: bool) -> bool:
@@ -102,7 +102,7 @@ def begin() -> None:
         return
     try:
         # not so for a second thread, which has waited, and for a signal handler in the midst of it
-        if api.recording is cast(Any, _unloaded):
+        if hub.recording is cast(Any, _unloaded):
             api.uninstall()
             from frzmq.config import TracerConfig
             from frzmq.tracer import runtime
@@ -126,7 +126,7 @@ _armed_before_fork = False
 
 def _before_fork() -> None:
     global _armed_before_fork
-    _armed_before_fork = api.recording is cast(Any, _unloaded)
+    _armed_before_fork = hub.recording is cast(Any, _unloaded)
 
 
 # behind the api's own, which turns everything off in the child

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import ContextVar
 from random import Random
 from typing import Any, Final
@@ -51,6 +52,20 @@ class OperationState:
 
 
 current: Final[ContextVar[OperationState | None]] = ContextVar("frzmq_operation", default=None)
+
+
+def _nobody() -> None:
+    pass
+
+
+notice: Callable[[], None] = _nobody
+"""Of the native buffer: told when this thread's operation changes within its context, which is all that it compares."""
+
+
+def set_current(state: OperationState | None) -> None:
+    current.set(state)
+    notice()
+
 
 STARTING: Final[dict[int, Any]] = {}
 """By ident the threads that run, and that `threading` does not know yet."""

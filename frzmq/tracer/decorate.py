@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, TypeVar
+
+from frzmq.tracer.context import OperationState, current, set_current
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,9 +17,9 @@ _ITERABLE_COROUTINE: Final = 0x100
 _ASYNC_GENERATOR: Final = 0x200
 
 
-def decorated(function: F, enter: Callable[[], Any], var: ContextVar[Any] | None) -> F:
-    """``function`` inside of ``with enter():``. Of a generator the whole iteration is; ``var``, which the context manager sets, then has its value only
-    while the generator's own code runs, not the consumer's."""
+def decorated(function: F, enter: Callable[[], Any], *, operation: bool) -> F:
+    """``function`` inside of ``with enter():``. Of a generator the whole iteration is; the current operation, which the context
+    manager sets when it is an ``operation``, then is current only while the generator's own code runs, not the consumer's."""
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
 
     if flags & (_COROUTINE | _ITERABLE_COROUTINE):
@@ -33,7 +34,7 @@ def decorated(function: F, enter: Callable[[], Any], var: ContextVar[Any] | None
 
         @wraps(function)
         async def iterate_async(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            iteration = _AsyncSteps(function(*args, **kwargs), enter(), var)
+            iteration = _AsyncSteps(function(*args, **kwargs), enter(), operation)
             sent: Any = None
             thrown: BaseException | None = None
             while True:
@@ -52,7 +53,7 @@ def decorated(function: F, enter: Callable[[], Any], var: ContextVar[Any] | None
 
         @wraps(function)
         def iterate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return (yield from _steps(function(*args, **kwargs), enter(), var))
+            return (yield from _steps(function(*args, **kwargs), enter(), operation))
 
         return iterate  # type: ignore[return-value]
 
@@ -65,30 +66,30 @@ def decorated(function: F, enter: Callable[[], Any], var: ContextVar[Any] | None
 
 
 class _Swap:
-    """Around one step of an iteration: ``var`` has the iteration's value inside, and the consumer's again outside."""
+    """Around one step of an iteration: the current operation is the iteration's inside, and the consumer's again outside."""
 
-    __slots__ = ("inner", "outer", "var")
+    __slots__ = ("inner", "operation", "outer")
 
-    def __init__(self, var: ContextVar[Any] | None) -> None:
-        self.var = var
-        self.inner: Any = None
-        self.outer: Any = None
+    def __init__(self, operation: bool) -> None:
+        self.operation = operation
+        self.inner: OperationState | None = None
+        self.outer: OperationState | None = None
 
     def into(self) -> None:
-        if self.var is not None:
-            self.outer = self.var.get()
-            self.var.set(self.inner)
+        if self.operation:
+            self.outer = current.get()
+            set_current(self.inner)
 
     def out(self) -> None:
-        if self.var is not None:
-            self.inner = self.var.get()
-            self.var.set(self.outer)
+        if self.operation:
+            self.inner = current.get()
+            set_current(self.outer)
 
 
-def _steps(iteration: Generator[Any, Any, Any], manager: Any, var: ContextVar[Any] | None) -> Generator[Any, Any, Any]:
-    swap = _Swap(var)
-    if var is not None:
-        swap.inner = var.get()
+def _steps(iteration: Generator[Any, Any, Any], manager: Any, operation: bool) -> Generator[Any, Any, Any]:
+    swap = _Swap(operation)
+    if operation:
+        swap.inner = current.get()
     sent: Any = None
     thrown: BaseException | None = None
     swap.into()
@@ -113,12 +114,12 @@ def _steps(iteration: Generator[Any, Any, Any], manager: Any, var: ContextVar[An
 class _AsyncSteps:
     __slots__ = ("entered", "iteration", "manager", "swap")
 
-    def __init__(self, iteration: AsyncGenerator[Any, Any], manager: Any, var: ContextVar[Any] | None) -> None:
+    def __init__(self, iteration: AsyncGenerator[Any, Any], manager: Any, operation: bool) -> None:
         self.iteration = iteration
         self.manager = manager
-        self.swap = _Swap(var)
-        if var is not None:
-            self.swap.inner = var.get()
+        self.swap = _Swap(operation)
+        if operation:
+            self.swap.inner = current.get()
         self.entered = False
 
     async def step(self, sent: Any, thrown: BaseException | None) -> Any:

@@ -12,20 +12,23 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from frzmq.config import TracerConfig, ensure_private_dir
 from frzmq.errors import FrzmqError, StateError
-from frzmq.tracer import api, instrument, redact
+from frzmq.tracer import api, hub, instrument, redact
 from frzmq.tracer.agent import Agent, AgentStats
 from frzmq.tracer.attributes import pack_text
-from frzmq.tracer.buffer import Buffer, make_buffer
+from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.identity import new_identity
 from frzmq.tracer.instrument import ends, suppressed
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
 from frzmq.triggers import parse_triggers
+
+if TYPE_CHECKING:
+    from frzmq.tracer.buffer import Buffer
 
 __all__ = ["address", "configure", "flush", "recording", "start", "stats", "stop"]
 
@@ -107,7 +110,7 @@ class _Runtime:
         instrument.install(with_logging=config.logging, with_exceptions=config.exceptions, with_threads=config.threads)
 
     def arm(self) -> None:
-        api.install(cast(Buffer, _Armed(self.begin)))
+        api.install(cast(Any, _Armed(self.begin)))
 
     def begin(self) -> Buffer | None:
         """From a record: the tracer is made, or its agent started again. None: this record, and where it is no use, none after it, is recorded."""
@@ -222,7 +225,7 @@ class _Runtime:
 
     def after_fork_in_parent(self) -> None:
         # Python 3.12 and later have counted the threads, to warn of a fork beside them, before they come here
-        if self.agent is not None and not self.agent.start() and api.recording is self.buffer:
+        if self.agent is not None and not self.agent.start() and hub.recording is self.buffer:
             self.arm()
         with contextlib.suppress(RuntimeError):
             self.lock.release()
@@ -293,7 +296,7 @@ def stop(timeout_s: float = END_S) -> str:
 
 def recording() -> bool:
     """True while a record is kept, or would start the tracer."""
-    return api.recording is not None
+    return hub.recording is not None
 
 
 def address() -> str | None:

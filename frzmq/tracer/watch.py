@@ -17,7 +17,7 @@ from time import monotonic_ns as clock
 from typing import Any, Final
 
 from frzmq.config import format_duration
-from frzmq.tracer import api
+from frzmq.tracer import api, hub
 from frzmq.tracer.answers import OWN_LOGGER
 from frzmq.tracer.context import OperationState, current
 from frzmq.tracer.faults import is_fault
@@ -155,9 +155,9 @@ class Watch:
         self._errors = tuple(a for a in all_ if a.trigger.on == "error" and a.trigger.pattern == "*")
         self._logs = tuple(a for a in all_ if a.trigger.on == "log")
         self._spans = spans
-        api.on_operation = self.operation_ended if self._operations or self._lines else None
-        api.on_exception = self.exception_uncaught if self._errors else None
-        api.on_log = self.logged if self._logs else None
+        hub.on_operation = self.operation_ended if self._operations or self._lines else None
+        hub.on_exception = self.exception_uncaught if self._errors else None
+        hub.on_log = self.logged if self._logs else None
         api.watch_spans(self.span_ended if spans else None)
 
     # --- what happens
@@ -253,13 +253,13 @@ class Watch:
     def _signalled(self, number: int) -> None:
         try:
             # a process that has recorded nothing yet joins now
-            api.writer()
+            hub.writer()
             for active in list(self._active.values()):
                 if active.trigger.signal == number:
                     self._fire(active, f"{signal.Signals(number).name} received")
         except Exception as fault:  # noqa: BLE001  # between two lines of the program
             if is_fault(fault):
-                api.swallow(fault)
+                hub.swallow(fault)
 
 
 watch: Final = Watch()

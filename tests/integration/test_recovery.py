@@ -23,7 +23,7 @@ from frzmq.reader.validate import Level, validate
 pytestmark = pytest.mark.usefixtures("runtime_directory")
 
 WRITER = """
-    import frzmq, mmap, os, sys, threading
+    import frzmq, mmap, os, sys, threading, time
 
     file = os.open(sys.argv[1], os.O_RDWR)
     counts = memoryview(mmap.mmap(file, 64)).cast("Q")
@@ -35,6 +35,9 @@ WRITER = """
                 frzmq.event("n", n=n, thread=thread, name=f"name {n % 50}")
                 n += 1
                 counts[thread] = n
+                if n % 500 == 0:
+                    # a rest for the agent: what overtakes it is overwritten, which is another test's matter
+                    time.sleep(0.0005 * int(sys.argv[2]))
 
     frzmq.event("begin")
     frzmq.flush()

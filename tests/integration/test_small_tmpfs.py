@@ -15,9 +15,11 @@ from support.programs import DEADLINE_S, Program, environment
 from support.recorder_process import recorder_process
 
 from frzmq.control.client import ControlClient
-from frzmq.tracer._buffer_py import Buffer
+from frzmq.tracer import choice
+from frzmq.tracer.buffer import make_buffer
 from frzmq.wire.chunk import MIN_BUFFER_BYTES
 
+KIND = "py" if choice.native is None else "c"
 PROGRAM = """
 import sys
 import frzmq
@@ -47,7 +49,7 @@ def tmpfs() -> Iterator[Path]:
 
 def test_buffer_on_a_small_tmpfs_takes_half_and_half_again_then_private_memory(tmpfs: Path) -> None:
     (tmpfs / "filler").write_bytes(bytes(100 << 10))
-    buffers = [Buffer(bytes([n]) * 16, 1, str(tmpfs), 4 << 20) for n in range(4)]
+    buffers = [make_buffer("", bytes([n]) * 16, 1, str(tmpfs), 4 << 20) for n in range(4)]
     assert [(b.path is not None, b.size_bytes) for b in buffers] == [
         (True, 512 << 10), (True, MIN_BUFFER_BYTES), (False, 4 << 20), (False, 4 << 20),
     ]  # fmt: skip
@@ -66,7 +68,7 @@ def test_programs_on_a_small_tmpfs_record_and_status_says_how(tmpfs: Path, tmp_p
             assert program.line() == "True"
         tracers = client.status().tracers
         assert sorted((t.buffer_kind, t.buffer_bytes) for t in tracers) == [
-            ("py", MIN_BUFFER_BYTES), ("py", 512 << 10), ("py private", 4 << 20),
+            (KIND, MIN_BUFFER_BYTES), (KIND, 512 << 10), (f"{KIND} private", 4 << 20),
         ]  # fmt: skip
         assert all(t.records >= 5000 for t in tracers)
         for program in programs:

@@ -160,7 +160,7 @@ def test_fork_while_another_thread_records_loses_nothing(recorder: FakeRecorder,
         warnings.simplefilter("ignore")  # Python 3.12 and later warn of a fork beside a thread: this one is the program's
         done = threading.Event()
         def work():
-            while not done.is_set():
+            while not done.wait(0.0002):
                 events(100)
         thread = threading.Thread(target=work)
         thread.start()

@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from frzmq.tracer import api
-from frzmq.tracer._buffer_py import Buffer
+from frzmq.tracer import api, hub
+from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.slices import Slice
 from frzmq.wire.codec import Value, unpack_values
 from frzmq.wire.kinds import KINDS
+
+if TYPE_CHECKING:
+    from frzmq.tracer.buffer import Buffer
 
 SIZE_BYTES = 256 << 10
 
@@ -88,15 +92,15 @@ _tables: dict[int, Strings] = {}
 
 
 @contextmanager
-def recording(size_bytes: int = SIZE_BYTES, directory: str | None = None) -> Iterator[Buffer]:
-    """The api records into a buffer of its own; no fault of ours may have happened at the end."""
-    buffer = Buffer(os.urandom(16), 1, directory, size_bytes)
+def recording(size_bytes: int = SIZE_BYTES, directory: str | None = None, kind: str = "") -> Iterator[Buffer]:
+    """The api records into a buffer of its own, of the ``kind`` that the environment says; no fault of ours may have happened at the end."""
+    buffer = make_buffer(kind, os.urandom(16), 1, directory, size_bytes)
     _tables[id(buffer)] = Strings()
-    before = api.faults
+    before = hub.faults
     api.install(buffer)
     try:
         yield buffer
-        assert (buffer.errors, api.faults) == (0, before)
+        assert (buffer.errors, hub.faults) == (0, before)
     finally:
         api.uninstall()
         buffer.close()

@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any, Final
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.attributes import pack_text, type_name
 
 MAX_MESSAGE_BYTES: Final = 4096
@@ -98,7 +98,7 @@ def uninstall() -> None:
 def record_exception(error: BaseException, where: str, traceback: TracebackType | None = None) -> None:
     """One EXCEPTION record; ``where``: main, thread or asyncio."""
     try:
-        writer = api.writer()
+        writer = hub.writer()
         if writer is None:
             return
         intern = writer.buffer.intern
@@ -109,10 +109,10 @@ def record_exception(error: BaseException, where: str, traceback: TracebackType 
             + intern(where)
             + pack_text(traceback_lines(traceback or _traceback(error)), MAX_TRACEBACK_BYTES),
         )
-        if api.on_exception is not None:
-            api.on_exception(type_name(type(error)), where)
+        if hub.on_exception is not None:
+            hub.on_exception(type_name(type(error)), where)
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
-        api.swallow(fault)
+        hub.swallow(fault)
 
 
 def message_of(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.attributes import MAX_NAME_BYTES, bounded, pack_attributes, pack_text, pack_uint, type_name
 
 MAX_MESSAGE_BYTES: Final = 4096
@@ -31,7 +31,7 @@ def install() -> None:
     original = _original = logging.Logger.callHandlers
 
     def callHandlers(self: Any, record: Any) -> None:  # noqa: N802  # the name that it replaces
-        if api.recording is not None:
+        if hub.recording is not None:
             record_log(record)
         original(self, record)
 
@@ -50,7 +50,7 @@ def uninstall() -> None:
 def record_log(record: Any) -> None:
     """One LOG record of a `logging.LogRecord`."""
     try:
-        writer = api.writer()
+        writer = hub.writer()
         if writer is None:
             return
         intern = writer.buffer.intern
@@ -70,10 +70,10 @@ def record_log(record: Any) -> None:
         message = message_of(fields.get("msg"), fields.get("args"))
         tail = pack_uint(level) + intern(logger) + pack_text(message, MAX_MESSAGE_BYTES)
         writer.append(_LOG, tail + pack_attributes(attributes, intern))
-        if api.on_log is not None:
-            api.on_log(level, logger, message)
+        if hub.on_log is not None:
+            hub.on_log(level, logger, message)
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
-        api.swallow(fault)
+        hub.swallow(fault)
 
 
 def message_of(message: object, args: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.attributes import pack_text
 
 _PROCESS_END = 13
@@ -11,8 +11,8 @@ _PROCESS_END = 13
 def record_process_end(reason: str) -> None:
     """``reason``: such as "exit" or "SIGTERM"."""
     try:
-        writer = api.writer()
+        writer = hub.writer()
         if writer is not None:
             writer.append(_PROCESS_END, pack_text(reason))
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
-        api.swallow(fault)
+        hub.swallow(fault)

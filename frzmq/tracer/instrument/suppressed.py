@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.attributes import (
     MAX_NAME_BYTES,
     bounded,
@@ -81,7 +81,7 @@ def _below_given(original: Callable[..., None]) -> Callable[..., None]:
 def record_suppressed(logger: Any, level: int, message: object, args: tuple[object, ...]) -> None:
     """One LOG_SUPPRESSED record."""
     try:
-        writer = api.writer()
+        writer = hub.writer()
         if writer is None:
             return
         intern = writer.buffer.intern
@@ -111,4 +111,4 @@ def record_suppressed(logger: Any, level: int, message: object, args: tuple[obje
         )
         writer.append(_LOG_SUPPRESSED, tail + template + packed)
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
-        api.swallow(fault)
+        hub.swallow(fault)

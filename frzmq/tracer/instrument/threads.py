@@ -10,7 +10,7 @@ import sys
 from _thread import get_ident
 from typing import Any, Final
 
-from frzmq.tracer import api
+from frzmq.tracer import hub
 from frzmq.tracer.context import STARTING
 
 OWN_PREFIX: Final = "frzmq-"
@@ -29,7 +29,7 @@ def install() -> None:
         return
 
     def _bootstrap_inner(self: Any) -> None:
-        if api.recording is not None:
+        if hub.recording is not None:
             record_begin(self)
         original(self)
 
@@ -54,8 +54,8 @@ def record_begin(thread: Any) -> None:
         # threading itself knows it a moment later
         STARTING[get_ident()] = thread
         try:
-            api.writer()
+            hub.writer()
         finally:
             del STARTING[get_ident()]
     except BaseException as fault:  # noqa: BLE001  # raised again unless it is ours
-        api.swallow(fault)
+        hub.swallow(fault)

@@ -1,4 +1,4 @@
-"""The pure Python buffer: chunks, the cut, what is lost and counted, strings, the open table. Records are appended by its writers, as the api does."""
+"""Both buffers: chunks, the cut, what is lost and counted, strings, the open table. Records are appended by its writers, as the api does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.records import Record, Strings, decode
 
-from frzmq.tracer._buffer_py import MAX_STRINGS_BYTES, Buffer
+from frzmq.tracer import _buffer_py, choice
+from frzmq.tracer._buffer_py import MAX_STRINGS_BYTES
 from frzmq.tracer._writer_py import NOTICE
+from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import WriterEnd
 from frzmq.wire.chunk import (
@@ -26,14 +29,28 @@ from frzmq.wire.chunk import (
 )
 from frzmq.wire.kinds import Kind
 
+if TYPE_CHECKING:
+    from frzmq.tracer.buffer import Buffer
+
 UUID = b"u" * 16
 TAIL = b"\xa1e\xc0"
 """An event's name and attributes."""
 
 
+KINDS = [
+    "py",
+    pytest.param("c", marks=pytest.mark.skipif(choice.native is None, reason=f"no native buffer: {choice.missing}")),
+]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def buffer() -> Iterator[Buffer]:
-    made = Buffer(UUID, 1, None, MIN_BUFFER_BYTES)
+def buffer(kind: str) -> Iterator[Buffer]:
+    made = make_buffer(kind, UUID, 1, None, MIN_BUFFER_BYTES)
     yield made
     assert made.errors == 0
     made.close()
@@ -57,8 +74,8 @@ def in_thread(work: object) -> None:
 # --- memory
 
 
-def test_buffer_file_is_private_named_by_its_uuid_and_says_what_it_is(tmp_path: Path) -> None:
-    buffer = Buffer(UUID, 3, str(tmp_path), MIN_BUFFER_BYTES + 100)
+def test_buffer_file_is_private_named_by_its_uuid_and_says_what_it_is(kind: str, tmp_path: Path) -> None:
+    buffer = make_buffer(kind, UUID, 3, str(tmp_path), MIN_BUFFER_BYTES + 100)
     path = tmp_path / f"{UUID.hex()}.buf"
     assert buffer.path == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -69,16 +86,16 @@ def test_buffer_file_is_private_named_by_its_uuid_and_says_what_it_is(tmp_path: 
     assert not path.exists()
 
 
-def test_buffer_where_its_file_exists_already_is_private(tmp_path: Path) -> None:
+def test_buffer_where_its_file_exists_already_is_private(kind: str, tmp_path: Path) -> None:
     (tmp_path / f"{UUID.hex()}.buf").write_bytes(b"somebody's")
-    buffer = Buffer(UUID, 1, str(tmp_path), MIN_BUFFER_BYTES)
+    buffer = make_buffer(kind, UUID, 1, str(tmp_path), MIN_BUFFER_BYTES)
     assert buffer.path is None
     buffer.close()
     assert (tmp_path / f"{UUID.hex()}.buf").read_bytes() == b"somebody's"
 
 
-def test_buffer_words_are_published_in_the_file(tmp_path: Path) -> None:
-    buffer = Buffer(UUID, 1, str(tmp_path), MIN_BUFFER_BYTES)
+def test_buffer_words_are_published_in_the_file(kind: str, tmp_path: Path) -> None:
+    buffer = make_buffer(kind, UUID, 1, str(tmp_path), MIN_BUFFER_BYTES)
     buffer.intern("name")
     buffer.cut(7)
     with open(str(buffer.path), "rb") as file:
@@ -110,7 +127,7 @@ def test_slices_take_about_what_is_asked_and_at_least_one(buffer: Buffer) -> Non
 
 
 def test_first_chunk_of_a_thread_is_small_and_the_others_are_large(buffer: Buffer) -> None:
-    event(buffer, SMALL_CHUNK_BYTES // 8)
+    event(buffer, SMALL_CHUNK_BYTES // 6)
     pieces = buffer.slices(1 << 20)
     sizes = [buffer.layout.chunk_bytes(piece.chunk) for piece in pieces]
     assert sizes == [SMALL_CHUNK_BYTES, LARGE_CHUNK_BYTES]
@@ -187,7 +204,7 @@ def test_released_chunk_is_used_again_before_anything_is_overwritten(buffer: Buf
 
 
 def test_release_of_another_use_of_a_chunk_does_nothing(buffer: Buffer) -> None:
-    event(buffer, SMALL_CHUNK_BYTES // 8)
+    event(buffer, SMALL_CHUNK_BYTES // 6)
     piece = next(piece for piece in buffer.slices(1 << 30) if piece.final)
     buffer.release(piece.chunk, piece.serial + 1)
     assert buffer.read(piece) == piece.body
@@ -245,7 +262,9 @@ def test_cut_counts_what_a_writer_dropped(buffer: Buffer) -> None:
     assert buffer.cut(3).writers == ()
 
 
-def test_cut_of_a_writer_that_noticed_by_itself_is_where_it_noticed(buffer: Buffer) -> None:
+def test_cut_of_a_writer_that_noticed_by_itself_is_where_it_noticed() -> None:
+    # only of the one in pure Python: a native cut is one step
+    buffer = _buffer_py.Buffer(UUID, 1, None, MIN_BUFFER_BYTES)
     buffer.cut(1)
     event(buffer, 3)
     # what a cut does first of all; then this thread goes on before the agent reads where it is

@@ -14,7 +14,7 @@ from support.records import recording, take
 
 import frzmq
 from frzmq.errors import ConfigError
-from frzmq.tracer import api, instrument
+from frzmq.tracer import hub, instrument
 from frzmq.tracer import watch as module
 from frzmq.tracer.context import OperationState
 from frzmq.tracer.quantiles import MIN_COUNT, WINDOW_NS, Quantiles
@@ -27,24 +27,25 @@ S = 10**9
 def reports() -> Iterator[list[tuple[str, str, str]]]:
     """What is reported while something is recorded: ``(trigger, detail, trace)``."""
     found: list[tuple[str, str, str]] = []
-    with recording():
+    # whose clock can be set
+    with recording(kind="py"):
         watch.report = lambda *report: found.append(report)
         yield found
         watch.clear()
         watch.report = None
         watch.errors, watch.problem = 0, ""
-    assert (api.on_operation, api.on_span, api.on_exception, api.on_log) == (None, None, None, None)
+    assert (hub.on_operation, hub.on_span, hub.on_exception, hub.on_log) == (None, None, None, None)
 
 
 def lasts(monkeypatch: pytest.MonkeyPatch, name: str, took_ns: int, kind: Any = frzmq.operation) -> None:
     """An operation or span of that length, by the clock that it is told."""
     now = [time.monotonic_ns()]
-    w = api.writer()
+    w = hub.writer()
     assert w is not None
     now[0] = max(now[0], w.last) + 1
     with monkeypatch.context() as patched:
         patched.setattr("frzmq.tracer._writer_py.clock", lambda: now[0])
-        patched.setattr(api, "_clock", lambda: now[0])
+        patched.setattr("frzmq.tracer._api_py._clock", lambda: now[0])
         with kind(name):
             now[0] += took_ns
 
@@ -70,10 +71,10 @@ def test_slow_span_fires_and_other_spans_stay_as_they_were(
     lasts(monkeypatch, "query 1", S + 1, frzmq.span)
     lasts(monkeypatch, "other", 5 * S, frzmq.span)
     assert [detail for _, detail, _ in reports] == ["query 1 took 1s"]
-    assert api.recording is not None
-    rows = [row[:2] for row in take(api.recording)]
+    assert hub.recording is not None
+    rows = [row[:2] for row in take(hub.recording)]
     assert rows == [(f"span_{edge}", name) for name in ("query 1", "query 1", "other") for edge in ("begin", "end")]
-    assert api.recording.open_items(time.monotonic_ns() + 99 * S) == ([], 0)
+    assert hub.recording.open_items(time.monotonic_ns() + 99 * S) == ([], 0)
 
 
 def test_percentile_fires_only_above_what_the_name_usually_takes(
