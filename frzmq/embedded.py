@@ -66,6 +66,8 @@ class EmbeddedRecorder:
         ]
         command += ["--min-age", f"{config.min_age_ns}ns", "--max-bytes", str(config.max_bytes)]
         command += ["--snapshots", config.store.directory]
+        if not config.on_death:
+            command.append("--no-death-snapshots")
         # by way of 3: a shell gives a command in the background an empty standard input first, and `<&0` would be that one (dash)
         shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo pid $!', "sh", *command]
         stdin_read, self._stdin = os.pipe()

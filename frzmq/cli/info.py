@@ -104,7 +104,7 @@ def _show(snapshot: Snapshot) -> None:
                 f"clock of {clean(process.name)}: {process.clock.source}, {format_duration(process.clock.offset_ns)}{error}"
             )
         if process.error:
-            print(f"{clean(process.name)} was stopped: {clean(process.error)}")
+            print(f"{clean(process.name)}: {clean(process.error)}")
     for name in header.missing:
         print(f"missing: the last moments of {clean(name)}")
     for problem in snapshot.problems:

@@ -96,6 +96,8 @@ class Control:
     incidents: Incidents = field(default_factory=Incidents)
     _flushes: list[_Flush] = field(default_factory=list)
     _snapshot: _Snapshot | None = None
+    _queued: list[tuple[bytes, SnapshotRequest]] = field(default_factory=list)
+    """Requests that came while the recorder made one of its own accord."""
     _snapshot_number: int = 0
     _lines: tuple[bytes, LinesWanted] | None = None
     """Peer and question, until its answer is there."""
@@ -168,7 +170,10 @@ class Control:
             self.machine.note_error(f"snapshot {event.snapshot}: {event.error}")
         else:
             self.snapshots += 1
-        if self._stopping is not None:
+        queued, self._queued = self._queued, []
+        for peer, request in queued:
+            self.request(peer, request, now_ns)
+        if self._stopping is not None and self._snapshot is None:
             peer, id_ = self._stopping
             if self.incidents.pending:
                 self.incidents.hurry(now_ns)
@@ -301,6 +306,9 @@ class Control:
             self._snapshot_number += 1
             self._snapshot = _Snapshot(self._snapshot_number, request.reason, request.last_ns, [client])
             self._begin_flush(None, request.timeout_ns, False, now_ns)
+        elif active.incident is not None and not request.share and len(self._queued) < MAX_CLIENTS:
+            # nobody knew of it
+            self._queued.append((peer, request))
         elif not request.share or len(active.clients) >= MAX_CLIENTS:
             self._error(
                 peer, request.id, ControlCode.SNAPSHOT_ACTIVE, "snapshot: wanted no other to be made, got one that is"
@@ -317,6 +325,8 @@ class Control:
         else:
             self.stored += 1
             self.stored_last = event.path
+        if incident.tell is None:
+            return
         peer, id_ = incident.tell
         self.machine.emit(SendLink(peer, Reported(id_, event.path, incident.reason(), error[:1024])))
 

@@ -142,6 +142,8 @@ class TracerDied:
     """Its record lock is free. Frames of it that are under way are still taken for a moment."""
 
     uuid: bytes
+    how: str = "unknown"
+    """``SIGKILL``, ``exit status 3``, or unknown."""
 
 
 @dataclass(frozen=True, slots=True)

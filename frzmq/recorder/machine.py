@@ -136,7 +136,7 @@ class RecorderMachine:
             case LinkGarbage():
                 self._link_garbage(event)
             case TracerDied():
-                self._died(event.uuid, now_ns)
+                self._died(event, now_ns)
             case RequestReceived():
                 self._control.request(event.peer, event.message, now_ns)
             case RequestGarbage():
@@ -157,8 +157,8 @@ class RecorderMachine:
 
     @property
     def busy(self) -> bool:
-        """A snapshot is being made, or a trigger asked for one."""
-        return self._control.busy
+        """A snapshot is being made, a trigger asked for one, or what a dead tracer left is waited for."""
+        return self._control.busy or any(t.dying for t in self._tracers.values())
 
     def hurry(self, now_ns: int) -> None:
         """It is to end soon: what triggers asked for is made at the next `Tick`, without the rest of their windows."""
@@ -398,6 +398,7 @@ class RecorderMachine:
         tracer.hello = hello
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
+        tracer.error = tracer.ended_how = ""
         tracer.died_ns = tracer.recover_until_ns = None
         tracer.heard_ns = tracer.advanced_ns = now_ns
         tracer.stream.rejoin(hello.generation)
@@ -443,10 +444,11 @@ class RecorderMachine:
 
     # --- how a tracer ends
 
-    def _died(self, uuid: bytes, now_ns: int) -> None:
-        tracer = self._current.get(uuid)
+    def _died(self, event: TracerDied, now_ns: int) -> None:
+        tracer = self._current.get(event.uuid)
         if tracer is not None and tracer.died_ns is None and tracer.state in (State.LIVE, State.SILENT):
             tracer.died_ns = now_ns
+            tracer.ended_how = event.how
             self._wake_at(now_ns + DEATH_GRACE_NS)
 
     def _tail_read(self, event: TailRead, now_ns: int) -> None:
@@ -462,6 +464,12 @@ class RecorderMachine:
             self.note_error(f"{tracer.name}: its last moments: {problem}")
         self._wake_at(now_ns)
         self._tick(now_ns)
+
+    def _bury(self, tracer: Tracer, now_ns: int) -> None:
+        tracer.error = f"it died: {tracer.ended_how}"
+        self._leave(tracer, State.DEAD)
+        if self._on and self._config.on_death:
+            self._control.incidents.death(tracer.name, tracer.ended_how, tracer.hello.service, now_ns)
 
     def _leave(self, tracer: Tracer, state: State) -> None:
         """Nothing of it is open any more."""
@@ -498,9 +506,7 @@ class RecorderMachine:
             if tracer.died_ns is None and now_ns - tracer.heard_ns >= self._config.silence_ns:
                 self._put(tracer, tracer.stream.close(Seal.SILENCE), now_ns)
                 self._leave(tracer, State.SILENT)
-        for tracer in [
-            t for t in self._tracers.values() if t.died_ns is not None and t.state in (State.LIVE, State.SILENT)
-        ]:
+        for tracer in [t for t in self._tracers.values() if t.dying]:
             assert tracer.died_ns is not None
             if now_ns - tracer.died_ns < DEATH_GRACE_NS:
                 self._wake_at(tracer.died_ns + DEATH_GRACE_NS)
@@ -512,7 +518,7 @@ class RecorderMachine:
                 self._wake_at(tracer.recover_until_ns)
                 continue
             self._put(tracer, tracer.stream.close(Seal.DEATH), now_ns)
-            self._leave(tracer, State.DEAD)
+            self._bury(tracer, now_ns)
         if now_ns >= self._next_advance_ns:
             self._next_advance_ns = now_ns + self._config.advance_every_ns
             for tracer in self.live():

@@ -33,9 +33,10 @@ class Tracer:
     rejoin_at_ns: int = 0
     """While stopped: from when on it may come back."""
     died_ns: int | None = None
+    """Its lock is free; what is under way may still come."""
+    ended_how: str = ""
     recover_until_ns: int | None = None
     """Its buffer file is being read; no longer than this is waited for that."""
-    """Its lock is free; what is under way may still come."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
     watched: bool = False
     unacknowledged_bytes: int = 0
@@ -46,6 +47,10 @@ class Tracer:
     @property
     def name(self) -> str:
         return f"{self.hello.service[:200]}[{self.hello.pid}]"
+
+    @property
+    def dying(self) -> bool:
+        return self.died_ns is not None and self.state in (State.LIVE, State.SILENT)
 
     @property
     def stands(self) -> bool:

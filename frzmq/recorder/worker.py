@@ -45,7 +45,7 @@ from frzmq.recorder.events import (
     WriteSnapshot,
 )
 from frzmq.recorder.lines import LineFinder
-from frzmq.recorder.liveness import DirectoryLock, Liveness
+from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.recovery import TailReader
 from frzmq.recorder.snapshots import write_view
@@ -142,6 +142,8 @@ class Worker:
         self._acks: dict[bytes, Ack] | None = None
         self._stopping = False
         self._end_ns: int | None = None
+        self._probed_ns = 0
+        """Until then the program's death may show."""
         self._turns = self._frames = self._frame_bytes = self._unsent = self._faults = 0
         self._fault_counts: dict[str, int] = {}
 
@@ -174,7 +176,7 @@ class Worker:
         if self._end_ns is None:
             return False
         self._machine.hurry(now_ns)
-        return now_ns >= self._end_ns or not (self._spools.busy() or self._machine.busy)
+        return now_ns >= self._end_ns or not (self._spools.busy() or self._machine.busy or now_ns < self._probed_ns)
 
     def turn(self) -> None:
         """One wait and what it brought."""
@@ -205,8 +207,8 @@ class Worker:
                 self._give(tail, now_ns)
             self._spools.pump(now_ns, busy=busy)
         with self._faultless("liveness"):
-            for uuid in self._liveness.probe(now_ns):
-                self._give(TracerDied(uuid), now_ns)
+            for uuid, how in self._liveness.probe(now_ns):
+                self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
@@ -272,7 +274,11 @@ class Worker:
         if gone:
             self._sockets.unwatch(fd)
             self._parent_fd = None
-            self._end_ns = self._end_ns or time.monotonic_ns() + ORPHAN_NS
+            now_ns = time.monotonic_ns()
+            self._end_ns = self._end_ns or now_ns + ORPHAN_NS
+            if self._machine.live():
+                # no goodbye: it was killed, and its lock may go a moment after its end of the pipe
+                self._probed_ns = now_ns + 2 * PROBE_NS
 
     # --- the machine
 
