@@ -145,7 +145,7 @@ def recording(body: Body, share: float = 1.0) -> Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--number", type=int, default=50_000)
+    parser.add_argument("--number", type=int, default=100_000)
     arguments = parser.parse_args()
     with ExitStack() as stack:
         peers, absent = all_peers(stack)
@@ -166,7 +166,7 @@ def main() -> None:
             **peers,
         }
         measured = interleave(cases, arguments.number, arguments.rounds)
-    timings = without_loop(measured, "loop", own_loop=("Go trace.WithRegion",))
+    timings = without_loop(measured, "loop", own_loop=tuple(name for name in measured if name.startswith("Go ")))
     compared = Comparison(timings, absent)
     compared.add("span, object kept", "empty C call", 6.5)
     compared.add("span", "empty C call", 8)

@@ -58,9 +58,10 @@ def interleave(cases: Mapping[str, Case], number: int, rounds: int) -> dict[str,
 
 def without_loop(timings: Mapping[str, Timing], loop: str, own_loop: tuple[str, ...] = ()) -> dict[str, Timing]:
     """What the loop ``loop`` alone takes, taken off all the others but ``own_loop``, whose loop is another."""
-    minimum, median = timings[loop].minimum, timings[loop].median
+    # of the medians too its minimum: what disturbs the loop is none of the others'
+    alone = timings[loop].minimum
     return {
-        name: t if name in own_loop else Timing(name, t.minimum - minimum, t.median - median)
+        name: t if name in own_loop else Timing(name, t.minimum - alone, t.median - alone)
         for name, t in timings.items()
         if name != loop
     }

@@ -11,6 +11,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,15 @@ def go(stack: ExitStack) -> dict[str, Case]:
     asked, answered = process.stdin, process.stdout
     stack.callback(asked.close)
 
-    def regions(number: int) -> float:
-        print(number, file=asked, flush=True)
+    def regions(number: int, depth: int) -> float:
+        print(number, depth, file=asked, flush=True)
         return float(answered.readline())
 
-    return {"Go trace.WithRegion": regions}
+    # in main, where its stack traces are cheapest, and as deep as a handler of net/http
+    return {
+        "Go trace.WithRegion": partial(regions, depth=0),
+        "Go trace.WithRegion, six calls deep": partial(regions, depth=6),
+    }
 
 
 def all_peers(stack: ExitStack) -> tuple[dict[str, Case], dict[str, str]]:

@@ -38,7 +38,7 @@ static int writer_put(Writer *w, uint8_t kind, const uint8_t *args, size_t size)
     uint64_t now;
     uint8_t *p = append_begin(w, kind, size, &now);
     if (p == NULL) return 0;
-    memcpy(p, args, size);
+    if (size != 0) memcpy(p, args, size); /* without any there may be no place of theirs */
     append_end(w, p + size, now);
     return 1;
 }
