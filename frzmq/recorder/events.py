@@ -173,7 +173,7 @@ class SnapshotFinished:
 
 @dataclass(frozen=True, slots=True)
 class TailRead:
-    """By `RecoverTracer`. ``tail`` None: there is none to be had, and ``problem`` says why."""
+    """By `ReadTail`. ``tail`` None: there is none to be had, and ``problem`` says why."""
 
     uuid: bytes
     tail: Tail | None
@@ -280,14 +280,16 @@ class ForgetTracer:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoverTracer:
-    """It is dead: its buffer file is to be read; one `TailRead` follows."""
+class ReadTail:
+    """It is dead, or does not answer: its buffer file is to be read; one `TailRead` follows."""
 
     uuid: bytes
     stored: Mapping[int, Ranges]
     """By writer: the records that are here."""
+    alive: bool = False
+    """Then the file stays, and may be written while it is read."""
 
 
 Instruction: TypeAlias = (
-    SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer | RecoverTracer
+    SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer | ReadTail
 )

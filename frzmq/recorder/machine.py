@@ -14,13 +14,14 @@ A stream that is not live is forgotten once the ring holds nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import assert_never
 
 from frzmq.config import RecorderConfig
 from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.backoff import BackOff
-from frzmq.recorder.control import Control
+from frzmq.recorder.control import RECOVERY_NS, Control
 from frzmq.recorder.events import (
     ForgetTracer,
     FrameReceived,
@@ -29,7 +30,7 @@ from frzmq.recorder.events import (
     LinesFound,
     LinkGarbage,
     LinkReceived,
-    RecoverTracer,
+    ReadTail,
     RequestGarbage,
     RequestReceived,
     RingView,
@@ -45,6 +46,7 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
+from frzmq.recorder.tail import Tail
 from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
@@ -75,8 +77,6 @@ ADVANCE_GAP_NS = 100_000_000
 """Between two early advances of a stream."""
 DEATH_GRACE_NS = 100_000_000
 """For so long frames of a dead tracer, which were under way, are taken."""
-RECOVERY_NS = 2_000_000_000
-"""For so long a dead tracer's stream waits for what its buffer file holds."""
 MIN_GROWTH_BYTES = 64 << 10
 MAX_STATUS_BYTES = 900 << 10
 NEVER = 1 << 64
@@ -453,7 +453,10 @@ class RecorderMachine:
 
     def _tail_read(self, event: TailRead, now_ns: int) -> None:
         tracer = self._current.get(event.uuid)
-        if tracer is None or tracer.recover_until_ns is None or tracer.state not in (State.LIVE, State.SILENT):
+        if tracer is None or tracer.state not in (State.LIVE, State.SILENT):
+            return
+        if tracer.recover_until_ns is None:
+            self._control.tail_read(tracer.number, event)
             return
         tracer.recover_until_ns = now_ns
         problem = event.problem
@@ -513,7 +516,7 @@ class RecorderMachine:
                 continue
             if tracer.hello.shared and tracer.recover_until_ns is None:
                 tracer.recover_until_ns = now_ns + RECOVERY_NS
-                self._out.append(RecoverTracer(tracer.hello.uuid, tracer.stream.stored_records()))
+                self._out.append(ReadTail(tracer.hello.uuid, tracer.stream.stored_records()))
             if tracer.recover_until_ns is not None and now_ns < tracer.recover_until_ns:
                 self._wake_at(tracer.recover_until_ns)
                 continue
@@ -614,14 +617,18 @@ class RecorderMachine:
     def _horizon_ns(self) -> int:
         return whole_horizon_ns((tracer, self._ring.kept(tracer.number)) for tracer in self._tracers.values())
 
-    def view(self, now_ns: int, last_ns: int) -> RingView:
-        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all."""
+    def view(self, now_ns: int, last_ns: int, stuck: Mapping[int, Tail | None] = MappingProxyType({})) -> RingView:
+        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all. ``stuck``: by number, tracers that do not answer, with what
+        was read of their buffers."""
         from_ns = now_ns - last_ns if last_ns else 0
         parts = []
         for tracer in self._tracers.values():
             kept = self._ring.kept(tracer.number)
             parts.append((tracer, tuple(k for k in kept if k.end_ns >= from_ns)))
-        streams = tuple(tracer.view(kept) for tracer, kept in parts)
+        streams = tuple(
+            tracer.view_stuck(kept, stuck[tracer.number], now_ns) if tracer.number in stuck else tracer.view(kept)
+            for tracer, kept in parts
+        )
         horizon_ns = max(whole_horizon_ns(parts), from_ns if any(s.sealed for s in streams) else 0)
         return RingView(streams, self._config.min_age_ns, self._config.max_bytes, horizon_ns)
 

@@ -39,6 +39,7 @@ from frzmq.wire.kinds import KINDS, Kind
 Read = Callable[[int, int], bytes]
 """So many bytes from an offset; fewer at the end of the file."""
 MAX_STRINGS: Final = 1 << 20
+ATTEMPTS: Final = 16
 MAX_TIME_NS: Final = (1 << 63) - 1
 _HEAD: Final = struct.Struct(f"<{CHUNK_HEADER_BYTES // 8}Q")
 _WORDS: Final = struct.Struct(f"<{HEADER_BYTES // 8}Q")
@@ -130,11 +131,34 @@ def _strings(read: Read, header: FileHeader, word: int, problems: list[str]) -> 
 
 
 def _chunk(read: Read, header: FileHeader, number: int, stored: Mapping[int, Ranges]) -> list[Run]:
-    offset, size = header.layout.chunk_offset(number), header.layout.chunk_bytes(number)
-    head = read(offset, CHUNK_HEADER_BYTES)
+    """A tracer that lives may write at the same time: then until header and records are of one moment, or one use at least."""
+    problem = WireError("it was reused again and again while it was read")
+    for _ in range(ATTEMPTS):
+        words = _head(read, header, number)
+        try:
+            runs = _chunk_of(words, read, header, number, stored)
+        except WireError as error:
+            problem = error
+            if _head(read, header, number) == words:
+                break
+        else:
+            now = _head(read, header, number)
+            if (now[STATE_WORD], now[SERIAL_WORD]) == (words[STATE_WORD], words[SERIAL_WORD]):
+                return runs
+    raise problem
+
+
+def _head(read: Read, header: FileHeader, number: int) -> tuple[int, ...]:
+    head = read(header.layout.chunk_offset(number), CHUNK_HEADER_BYTES)
     if len(head) < CHUNK_HEADER_BYTES:
         raise WireError(f"wanted a header of {CHUNK_HEADER_BYTES} bytes, got {len(head)}")
-    words = _HEAD.unpack(head)
+    return _HEAD.unpack(head)
+
+
+def _chunk_of(
+    words: tuple[int, ...], read: Read, header: FileHeader, number: int, stored: Mapping[int, Ranges]
+) -> list[Run]:
+    offset, size = header.layout.chunk_offset(number), header.layout.chunk_bytes(number)
     state, writer = unpack_word(words[STATE_WORD])
     if state not in (ChunkState.OWNED, ChunkState.SEALED) or words[SERIAL_WORD] == 0:
         return []

@@ -33,7 +33,7 @@ from frzmq.recorder.events import (
     Instruction,
     LinkGarbage,
     LinkReceived,
-    RecoverTracer,
+    ReadTail,
     RequestGarbage,
     RequestReceived,
     SendLink,
@@ -301,7 +301,7 @@ class Worker:
                     self._give(refused, now_ns)
             case FindLines():
                 self._lines.begin(instruction)
-            case RecoverTracer():
+            case ReadTail():
                 self._tails.begin(instruction)
             case ShareSnapshot():
                 self._spools.share(instruction, now_ns)

@@ -193,3 +193,57 @@ def test_program_with_a_recorder_of_its_own_leaves_a_snapshot_of_its_death(
     assert [e.attributes["n"] for e in opened.events if e.name == "n"] == [*range(1000)]
     [operation] = opened.operations
     assert (operation.name, operation.end_ns) == ("work", None)
+
+
+STUCK = """
+    import ctypes, frzmq, os, signal, sys, time
+
+    frzmq.event("begin")
+    frzmq.flush()
+    time.sleep(0.3)
+    with frzmq.operation("stuck here"):
+        for n in range(20_000):
+            frzmq.event("n", n=n)
+        print("ready", flush=True)
+        if sys.argv[1] == "gil":
+            # PyDLL keeps the interpreter's lock: no other thread of this process runs, the agent's neither
+            ctypes.PyDLL(None).usleep(3_000_000)
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    frzmq.event("goes on")
+    frzmq.flush()
+    print("done", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("how", ["gil", "stop"])
+def test_program_that_is_stuck_is_there_to_its_last_record_and_goes_on_unharmed(
+    tmp_path: Path, runtime_directory: Path, how: str
+) -> None:
+    with frzmq.start(service="test", max_bytes=256 << 20) as flight:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("FRZMQ_")}
+        program = Program(tmp_path / "stuck.py", STUCK, how, **{**variables, "FRZMQ_BUFFER_BYTES": "16M"})
+        assert program.line() == "ready"
+        with (tmp_path / "s.frz").open("wb") as file:
+            flight.write_to(file)
+        opened = open_snapshot(tmp_path / "s.frz")
+        process = next(process for process in opened.processes if process.pid == program.process.pid)
+        assert [e.attributes["n"] for e in opened.events if e.name == "n"] == [*range(20_000)]
+        assert [o.end_ns for o in opened.operations if o.name == "stuck here"] == [None]
+        assert (process.ledger.lost, process.ledger.balanced) == (0, True)
+        assert [f for f in validate(opened) if f.level is Level.ERROR] == []
+        if how == "stop":
+            program.process.send_signal(signal.SIGCONT)
+        assert program.line() == "done"
+        with (tmp_path / "later.frz").open("wb") as file:
+            flight.write_to(file)
+        opened = open_snapshot(tmp_path / "later.frz")
+        process = next(process for process in opened.processes if process.pid == program.process.pid)
+        assert [e.attributes["n"] for e in opened.events if e.name == "n"] == [*range(20_000)]
+        assert [e.name for e in opened.events if e.name == "goes on"] == ["goes on"]
+        assert (process.ledger.lost, process.ledger.duplicate, process.ledger.balanced) == (0, 0, True)
+        assert [o.end_ns is None for o in opened.operations if o.name == "stuck here"] == [False]
+        assert [f for f in validate(opened) if f.level is Level.ERROR] == []
+        program.tell("end")
+        program.end()
