@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             address,
             ready=lambda: _say_ready(endpoints.address),
             parent_fd=_STDIN if args.embedded else None,
+            siblings=args.remove_dir,
         )
     except ConfigError as error:
         log(str(error))

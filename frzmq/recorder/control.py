@@ -87,10 +87,8 @@ class _Snapshot:
     incident: Incident | None = None
     """That asks for it to be stored."""
     writing: bool = False
-    missing: tuple[str, ...] = ()
-    """Who did not answer the flush."""
     stuck: dict[int, Tail | None] = field(default_factory=dict)
-    """The same, by number, with what was read of their buffers."""
+    """By number: who did not answer the flush, with what was read of its buffer."""
     unread: set[bytes] = field(default_factory=set)
     """Those whose buffers are being read, by uuid."""
     read_until_ns: int | None = None
@@ -316,7 +314,6 @@ class Control:
 
     def _read_stuck(self, snapshot: _Snapshot, tracers: list[Tracer], now_ns: int) -> None:
         """Who is stopped, or held in a call that gives nobody else the interpreter, does not answer: its buffer does."""
-        snapshot.missing = tuple(tracer.name for tracer in tracers)[:MAX_MISSING]
         snapshot.stuck = {tracer.number: None for tracer in tracers}
         for tracer in tracers:
             if tracer.hello.shared:
@@ -341,7 +338,9 @@ class Control:
         view = self.machine.view(now_ns, snapshot.last_ns, snapshot.stuck)
         store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
         clients = tuple(snapshot.clients)
-        self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, snapshot.missing, store))
+        silent = [self.machine.tracer(number) for number, tail in snapshot.stuck.items() if tail is None]
+        missing = tuple(tracer.name for tracer in silent if tracer is not None)[:MAX_MISSING]
+        self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, missing, store))
 
     # --- snapshot
 

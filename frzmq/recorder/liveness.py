@@ -146,7 +146,7 @@ class Liveness:
         if now_ns < self._next_probe_ns:
             return []
         self._next_probe_ns = now_ns + PROBE_NS
-        free = [uuid for uuid, fd in self._fds.items() if _is_free(fd)]
+        free = [uuid for uuid, fd in self._fds.items() if is_free(fd)]
         dead = [(uuid, how_it_ended(self._processes.get(uuid, -1))) for uuid in free]
         for uuid in free:
             self.forget(uuid)
@@ -157,7 +157,7 @@ class Liveness:
             self.forget(uuid)
 
 
-def _is_free(fd: int) -> bool:
+def is_free(fd: int) -> bool:
     """A shared lock is taken for an instant: a reader's descriptor is enough, and nobody locks this file a second time."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -44,6 +44,7 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
@@ -397,10 +398,11 @@ def run_recorder(
     ready: Callable[[], object] | None = None,
     parent_fd: int | None = None,
     started: Callable[[Worker], object] | None = None,
+    siblings: bool = False,
 ) -> None:
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
-    ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
     ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
     """
     endpoints = parse_address(address)
@@ -410,6 +412,7 @@ def run_recorder(
         )
     raise_file_limit()
     with _locked(endpoints):
+        _store_what_is_left(config, endpoints.directory, siblings=siblings)
         sockets = RecorderSockets(endpoints)
         try:
             worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
@@ -424,6 +427,28 @@ def run_recorder(
                 worker.close()
         finally:
             sockets.close(LINGER_MS)
+
+
+def _store_what_is_left(config: RecorderConfig, directory: str | None, *, siblings: bool) -> None:
+    """Of processes that died while no recorder was there: made into a snapshot aside, while this one begins to serve."""
+    if directory is None:
+        return
+    paths = left_buffers(directory)
+    parent = Path(directory).parent if siblings else None
+    if paths or parent is not None:
+        threading.Thread(target=_store, args=(paths, parent, config), name="frzmq-leftovers", daemon=True).start()
+
+
+def _store(paths: list[Path], parent: Path | None, config: RecorderConfig) -> None:
+    try:
+        path = store_leftovers(paths, config.store, machine_id())
+        if parent is not None:
+            store_directories(parent, config.store, machine_id())
+    except (OSError, WireError) as error:
+        log(f"what dead processes left: {error}")
+    else:
+        if path:
+            log(f"what dead processes left is in {path}")
 
 
 @contextlib.contextmanager

@@ -233,6 +233,7 @@ class RecorderModel(RuleBasedStateMachine):
         elif h.type in (OPEN, RECORDS, END) and h.generation >= k.record_from:
             if k.state != "live" or h.generation <= k.sealed_through:
                 self._late(k, h)
+                k.sealed_through = max(k.sealed_through, h.generation)
             else:
                 k.parts.setdefault(h.generation, {})[h.tseq] = part
                 k.opened = max(k.opened, h.generation)
