@@ -90,6 +90,8 @@ static PyObject *buffer_slices(PyObject *self, PyObject *arg) {
 
 /* --- the cut */
 
+static void calls_tell(Buffer *b);
+
 typedef struct {
     uint32_t writer;
     uint64_t first_index, next_index, dropped;
@@ -180,6 +182,7 @@ static PyObject *buffer_cut(PyObject *self, PyObject *arg) {
         Py_DECREF(gone);
         gone = next;
     }
+    calls_tell(b);
     PyObject *slices = slices_of(&pieces, failed), *tuple = ends_of(ends, count), *cut = NULL;
     if (slices != NULL && tuple != NULL) cut = PyObject_CallFunctionObjArgs(py.Cut, slices, tuple, NULL);
     Py_XDECREF(slices);
