@@ -184,6 +184,9 @@ class Builder:
     def _lost(self, gap: Gap) -> None:
         process = self._processes[gap.process]
         process.whole = False
+        if gap.cause == "incomplete":
+            # what was open when the process died was open to its end
+            return
         thread = None if gap.writer is None else self._thread(gap.process, gap.writer).number
         tracks = [t.number for t in process.tracks.values() if thread is None or t.task or t.thread == thread]
         self._calls.lost(gap.process, tracks, gap.begin_ns)

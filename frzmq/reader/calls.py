@@ -171,20 +171,11 @@ class Calls:
         return begun
 
     def _take_quiet(self, process: int, time_ns: int, fields: Any) -> None:
-        state = fields["state"]
-        if fields["count"] or state != "quiet":
-            code = code_of(fields["code"])
-            self._quiet.append(
-                QuietCalls(
-                    process,
-                    code,
-                    time_ns - fields["ns"],
-                    time_ns,
-                    fields["count"],
-                    state == "uncounted",
-                    state == "calm",
-                )
-            )
+        state, code = fields["state"], code_of(fields["code"])
+        begin_ns = time_ns - fields["ns"]
+        self._quiet.append(
+            QuietCalls(process, code, begin_ns, time_ns, fields["count"], state == "uncounted", state == "calm")
+        )
 
 
 def _begin_of(call: OpenCall) -> int:

@@ -214,6 +214,7 @@ class QuietCalls:
     code: Code
     begin_ns: int
     end_ns: int
+    """As ``begin_ns``: it only says that it is quiet from here on, or as a generation begins."""
     count: int
     at_least: bool
     """There were more, which were not even counted."""

@@ -27,8 +27,8 @@ TOOL: Final = "frzmq"
 _TOOL_IDS: Final = (3, 4, 5, 2, 1, 0)
 """The last three only if no other is free: they are for profilers, coverage and debuggers."""
 _LIBRARY: Final = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})
-_STANDS_ON: Final = ("zmq", "msgpack")
-"""Of this package: what it calls there itself, to ship a record or to ask for a snapshot, would be recorded as the program's."""
+_ASIDE: Final = ("zmq", "msgpack", "_distutils_hack", "namedtuple_*")
+"""What this package calls itself, to ask for a snapshot for example; what setuptools puts into each import; what `collections.namedtuple` makes."""
 _PACKAGES: Final = ("site-packages", "dist-packages")
 _MIN_FILE_BYTES: Final = 80
 
@@ -40,6 +40,8 @@ def check(config: TracerConfig) -> None:
     if config.buffer_kind == "py" or native is None:
         why = missing or "the buffer in pure Python was asked for"
         raise ConfigError(f"calls: wanted the native buffer, which alone can record them, got none: {why}")
+    if sys.version_info >= (3, 12) and _own_tool() is None and _free_tool() is None:
+        raise ConfigError("calls: wanted a free tool id of sys.monitoring, got none: other tools have all six")
 
 
 def start(config: TracerConfig) -> None:
@@ -56,9 +58,8 @@ def start(config: TracerConfig) -> None:
     monitoring = sys.monitoring
     tool = _own_tool()
     if tool is None:
-        tool = next((n for n in _TOOL_IDS if monitoring.get_tool(n) is None), None)
-        if tool is None:
-            raise ConfigError("calls: wanted a free tool id of sys.monitoring, got none: other tools have all six")
+        tool = _free_tool()
+        assert tool is not None  # `check` has seen it
         monitoring.use_tool_id(tool, TOOL)
     native.calls_begin(*about, monitoring.DISABLE, monitoring.restart_events, monitoring.get_tool)
     events = 0
@@ -100,9 +101,15 @@ def _own_tool() -> int | None:
     return next((n for n in _TOOL_IDS if sys.monitoring.get_tool(n) == TOOL), None)
 
 
+def _free_tool() -> int | None:
+    if sys.version_info < (3, 12):
+        return None
+    return next((n for n in _TOOL_IDS if sys.monitoring.get_tool(n) is None), None)
+
+
 class _Judge:
     """``include`` and ``exclude``: patterns of modules. A pattern stands for the modules that it matches and all that is in them; without any to include, all
-    modules are wanted but those of the standard library, and of what this package stands on."""
+    modules are wanted but those of the standard library and `_ASIDE`."""
 
     def __init__(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> None:
         self.include, self.exclude = include, exclude
@@ -125,7 +132,7 @@ class _Judge:
             return False
         if self.include:
             return _matches(module, self.include)
-        return False if _matches(module, _STANDS_ON) else None
+        return False if _matches(module, _ASIDE) else None
 
 
 def _matches(module: str, patterns: tuple[str, ...]) -> bool:

@@ -224,14 +224,51 @@ static void window_end(Writer *w, uint64_t now) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* At a cut: the new generation says by itself which calls are recorded, what is quiet, and which calls are open. */
-static void calls_tell(Buffer *b) {
-    if (!calls.on || b != active) return;
+/* A writer that can say what concerns the whole process: the oldest one; or NULL. */
+static Writer *teller_of(Buffer *b) {
     Writer *teller = NULL;
+    for (Writer *w = b->writers; w != NULL; w = w->next)
+        if (!w->ended) teller = w;
+    return teller;
+}
+
+/* Which calls are recorded. */
+static void calls_tell(Buffer *b) {
+    Writer *teller = teller_of(b);
+    calls.untold = teller == NULL;
+    if (teller == NULL) return;
+    Packer packer;
+    packer_init(&packer);
+    if (pack_name(b, &packer, calls.include) < 0 || pack_name(b, &packer, calls.exclude) < 0) {
+        fault(b);
+        return;
+    }
+    pack_uint(&packer, calls.limit == UINT64_MAX ? 0 : calls.limit);
+    writer_put(teller, KIND_CALLS, packer.bytes, packer_size(&packer));
+}
+
+/* A generation ends: how often quiet code was called in it. */
+static void calls_before_cut(Buffer *b) {
+    if (!calls.on || b != active) return;
+    if (calls.untold) calls_tell(b);
+    Writer *teller = teller_of(b);
+    if (teller == NULL) return;
     uint64_t now = clock_ns();
+    if (now >= calls.window_end)
+        window_end(teller, now);
+    else
+        quiet_tell_all(teller, now, 0, 0);
+}
+
+/* A generation begins: it says by itself which calls are recorded, which are open, and what is quiet. */
+static void calls_after_cut(Buffer *b) {
+    if (!calls.on || b != active) return;
+    calls_tell(b);
+    Writer *teller = teller_of(b);
+    for (CodeState *c = calls.quiet; c != NULL && teller != NULL; c = c->behind)
+        if (c->bound == b->serial_of_buffer) quiet_tell(teller, c->ref, c->ref_size, 0, 0, "quiet");
     for (Writer *w = b->writers; w != NULL; w = w->next) {
         if (w->ended) continue;
-        teller = w;
         for (int n = 0; n < w->call_depth; n++) {
             OpenCall *call = &w->calls[n];
             if (call->code == NULL || !call->recorded) continue;
@@ -243,20 +280,6 @@ static void calls_tell(Buffer *b) {
             append_end(w, put_uint(p, call->track), at);
         }
     }
-    calls.untold = teller == NULL;
-    if (teller == NULL) return;
-    Packer packer;
-    packer_init(&packer);
-    if (pack_name(b, &packer, calls.include) < 0 || pack_name(b, &packer, calls.exclude) < 0) {
-        fault(b);
-    } else {
-        pack_uint(&packer, calls.limit == UINT64_MAX ? 0 : calls.limit);
-        writer_put(teller, KIND_CALLS, packer.bytes, packer_size(&packer));
-    }
-    if (now >= calls.window_end)
-        window_end(teller, now);
-    else
-        quiet_tell_all(teller, now, 0, 0);
 }
 
 /* --- one call */
@@ -329,7 +352,7 @@ static int call_begin_slowly(PyObject *code, CodeState *c, int may_disable, Code
         calls.beginning = 0;
         if (failed < 0) return RAISED;
         /* what has begun may have other filters */
-        if (active == NULL || (c = code_state(code)) == NULL || c->filters != calls.filters || c->left_out) return KEEP;
+        return active == NULL ? KEEP : call_begin_slowly(code, code_state(code), may_disable, found);
     }
     Buffer *b = active;
     if (c->bound != b->serial_of_buffer && code_bind(c, b) < 0) return fault(b) < 0 ? RAISED : KEEP;
