@@ -366,7 +366,11 @@ class _Environment:
 
     def count(self, name: str, default: int) -> int:
         text = self.text(name)
-        return default if text is None else 0 if text == "0" else parse_count(text, name, _MAX_INT)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise ConfigError(f"{name}: wanted a whole number such as 1000, or 0, got {text!r:.80}")
+        return int(text)
 
     def size(self, name: str, default: int, least: int = 1, most: int = _MAX_INT) -> int:
         text = self.text(name)

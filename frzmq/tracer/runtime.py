@@ -255,12 +255,14 @@ _runtime = _Runtime()
 def configure(config: TracerConfig, *, automatic: bool = False) -> None:
     """From the next record on this process records to ``config.recorder``; without one, or disabled, it does not. Nothing is started yet.
 
-    ``automatic``: a later `start` may take its place. Raises StateError when it records already.
+    ``automatic``: a later `start` may take its place. Raises StateError when it records already; ConfigError: calls that cannot be recorded.
     """
     with _runtime.locked():
         if _runtime.agent is not None:
             raise StateError("configure: wanted a process that does not record yet, got one that does")
         usable = config.enabled and config.recorder is not None
+        if usable:
+            calls.check(config)
         _runtime.configure(config if usable else None)
         _runtime.automatic = automatic
         if usable:

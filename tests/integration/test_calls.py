@@ -432,6 +432,17 @@ def test_calls_of_code_that_is_calm_again_are_recorded_again(tmp_path: Path) -> 
     assert len(of(after, "leaf")) == before + 3
 
 
+def test_calls_beyond_the_table_of_names_are_counted(tmp_path: Path) -> None:
+    functions = [module(f"many{n}{'x' * 200}") for n in range(1000)]
+    with recorder(calls_include=("many*",), buffer_bytes=256 << 10) as flight:
+        for function in functions:
+            function()
+        snapshot = taken(flight, tmp_path)
+    (told,) = [quiet for quiet in snapshot.quiet_calls if quiet.code.name == "code beyond the table of names"]
+    assert 50 < len(snapshot.calls) < 1000
+    assert len(snapshot.calls) + told.count == 1000
+
+
 # --- beside others
 
 
@@ -577,6 +588,22 @@ def test_calls_in_the_pure_python_buffer_are_an_error() -> None:
         recorder(buffer_kind="py").start()
 
 
+def test_calls_that_the_environment_asks_for_in_vain_are_said(tmp_path: Path) -> None:
+    code = """
+        import frzmq
+        try:
+            frzmq.snapshot("s.frz")
+        except Exception as error:
+            print(type(error).__name__, error)
+    """
+    directory = os.environ["FRZMQ_RUNTIME_DIR"]
+    variables = {"FRZMQ_RECORDER": directory, "FRZMQ_RUNTIME_DIR": directory, "FRZMQ_CALLS": "1", "FRZMQ_BUFFER": "py"}
+    said = Program(tmp_path / "program.py", code, **variables).end()
+    assert said.startswith(
+        "StateError snapshot: wanted a process that records, got one that is off: ConfigError: calls: "
+    )
+
+
 def cli(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     variables = {"FRZMQ_RUNTIME_DIR": os.environ["FRZMQ_RUNTIME_DIR"], **variables}
     return subprocess.run(
@@ -619,6 +646,10 @@ def test_run_with_calls_records_the_program_and_its_children(tmp_path: Path) -> 
     done = cli(tmp_path, "run", "--calls-include", "helper", "-o", "t.frz", "program.py")
     assert (done.returncode, done.stderr) == (0, "")
     assert {c.name for c in open_snapshot(tmp_path / "t.frz").calls} == {"helper.<module>", "helper.work"}
+    done = cli(tmp_path, "info", "t.frz")
+    assert "calls of program[" in done.stdout and "of helper; beyond 1000 a second they are counted" in done.stdout
+    done = cli(tmp_path, "summary", "t.frz")
+    assert re.search(r"helper\.work +program\[\d+\] +1 ", done.stdout)
 
 
 def test_run_with_calls_where_they_cannot_be_recorded_says_why(tmp_path: Path) -> None:

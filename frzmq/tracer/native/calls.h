@@ -185,8 +185,11 @@ static void quiet_tell_all(Writer *w, uint64_t now, int judged, uint64_t elapsed
         }
     }
     if (calls.nameless) {
-        static const uint8_t beyond[] = "\xbd" "code beyond the table of names";
-        quiet_tell(w, beyond, sizeof beyond - 1, calls.nameless, now - calls.nameless_told_ns, "quiet");
+        static const char beyond[] = "code beyond the table of names";
+        uint8_t name[sizeof beyond + 2], *p = put_text_head(name, sizeof beyond - 1);
+        memcpy(p, beyond, sizeof beyond - 1);
+        p += sizeof beyond - 1;
+        quiet_tell(w, name, (size_t)(p - name), calls.nameless, now - calls.nameless_told_ns, "quiet");
         calls.nameless = 0;
     }
     calls.nameless_told_ns = now;

@@ -281,7 +281,7 @@ static void writer_end(Writer *w) {
         static const uint8_t nowhere[3] = {0, 0xa0, 0};
         writer_put(w, KIND_CONTEXT, nowhere, sizeof nowhere);
     }
-    writer_put(w, KIND_THREAD_END, NULL, 0);
+    writer_put(w, KIND_THREAD_END, (const uint8_t *)"", 0);
     writer_seal(w);
     w->ended = 1;
     track_end(w->thread_track);
