@@ -12,30 +12,32 @@
 #include <x86intrin.h>
 
 enum {
-    RATE_NS = 10000000,  /* over so much time a rate is taken */
-    LOOK_NS = 200000,    /* so long the clock is not looked at */
-    AHEAD_NS = 2000,     /* the counter of another processor may differ by its synchronization: more is not to be borne */
+    RATE_NS = 10000000,    /* over so much time a rate is taken */
+    LOOK_NS = 200000,      /* so long the clock is not looked at */
+    AHEAD_NS = 2000,       /* more is not the difference of two processors' counters */
+    INTERRUPTED = 5000,    /* ticks: a look that takes longer was not one moment */
+    MAX_FAULTS = 16,
 };
 
 static struct {
     uint64_t ns, ticks;           /* the last look, the clock read first */
     uint64_t rate_ns, rate_ticks; /* where the rate's measurement begins */
-    uint64_t rate;                /* ns per tick, << 32; 0: not known yet */
-    uint64_t most;                /* ticks until the next look */
-    int broken;
+    uint64_t rate;                /* ns per tick, << 32 */
+    uint64_t most;                /* ticks until the next look; 0: the rate is not known */
+    int faults;                   /* how often it was ahead */
 } ticks;
 
 static uint64_t ticks_look(void) {
-    uint64_t ns = clock_ns(), now = __rdtsc();
-    if (ticks.broken) return ns;
-    uint64_t since = now - ticks.ticks;
-    if (ticks.rate && since < ticks.most * 64 && ticks.ns + (since * ticks.rate >> 32) > ns + AHEAD_NS) {
-        ticks.broken = 1;
-        ticks.most = 0;
-        return ns;
+    if (ticks.faults > MAX_FAULTS) return clock_ns();
+    uint64_t before = __rdtsc(), ns = clock_ns(), now = __rdtsc(), since = before - ticks.ticks;
+    if (ticks.most && since < ticks.most * 64 && ticks.ns + (since * ticks.rate >> 32) > ns + AHEAD_NS) {
+        ticks.faults++;
+        ticks.most = ticks.rate_ns = 0;
     }
+    ticks.ns = ns;
+    ticks.ticks = now;
     uint64_t took_ns = ns - ticks.rate_ns, took = now - ticks.rate_ticks;
-    if (took_ns >= RATE_NS) {
+    if (took_ns >= RATE_NS && now - before < INTERRUPTED) {
         /* a pause (a suspended machine, a program that waits) says nothing about the rate of what follows */
         if (took_ns < 100 * (uint64_t)RATE_NS && took > took_ns / 16 && took < took_ns * 16) {
             uint64_t rate = (uint64_t)((double)took_ns / (double)took * 4294967296.0);
@@ -45,8 +47,6 @@ static uint64_t ticks_look(void) {
         ticks.rate_ns = ns;
         ticks.rate_ticks = now;
     }
-    ticks.ns = ns;
-    ticks.ticks = now;
     return ns;
 }
 
