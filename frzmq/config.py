@@ -17,6 +17,10 @@ variable               meaning                                                `T
 ``FRZMQ_THREADS``      0: only threads that record something else             ``threads``
 ``FRZMQ_TRIGGERS``     when a snapshot is left: ``slow 500ms; error``         ``triggers``
 ``FRZMQ_DEBUG_ON_FAILURE``  1: suppressed log lines of what fails come back   ``debug_on_failure``
+``FRZMQ_CALLS``        1: every call of the program                           ``calls``
+``FRZMQ_CALLS_INCLUDE``  of these modules: ``shop,shop_*``                    ``calls_include``
+``FRZMQ_CALLS_EXCLUDE``  but not of these                                     ``calls_exclude``
+``FRZMQ_CALLS_PER_SECOND``  of code called more often they are only counted   ``calls_per_second``
 ``FRZMQ_SNAPSHOTS``    the directory for these, of an embedded recorder       ``snapshots``
 =====================  =====================================================  =======================
 
@@ -89,6 +93,13 @@ class TracerConfig:
     """As in `frzmq.triggers`, with ``;`` between them."""
     debug_on_failure: bool = False
     """Logging calls below the enabled level are recorded unformatted; those of an operation that fails are given back to the program's logging."""
+    calls: bool = False
+    """Every call of the program's functions."""
+    calls_include: tuple[str, ...] = ()
+    """Patterns of modules, such as ``shop`` or ``shop_*``, each with all that is in it; none: all but the standard library."""
+    calls_exclude: tuple[str, ...] = ()
+    calls_per_second: int = 1000
+    """Code that is called more often is quiet: its calls are counted, not recorded, until it is calm. 0: they are all recorded."""
     snapshots: str | None = None
     """The directory in which an embedded recorder leaves them; None: `snapshot_dir()`."""
     min_age_s: float = 60.0
@@ -112,12 +123,15 @@ class TracerConfig:
             from frzmq.triggers import parse_triggers
 
             parse_triggers(self.triggers, f"{where}.triggers")
-        for name in ("logging", "exceptions", "threads", "enabled", "debug_on_failure"):
+        for name in ("logging", "exceptions", "threads", "enabled", "debug_on_failure", "calls"):
             _check_flag(f"{where}.{name}", getattr(self, name))
-        if not isinstance(self.redact, tuple):
-            raise ConfigError(f"{where}.redact: wanted a tuple of words, got {self.redact!r:.80}")
-        for word in self.redact:
-            _check_text(f"{where}.redact", word, MAX_NAME_CHARS)
+        for name in ("redact", "calls_include", "calls_exclude"):
+            words = getattr(self, name)
+            if not isinstance(words, tuple):
+                raise ConfigError(f"{where}.{name}: wanted a tuple of words, got {words!r:.80}")
+            for word in words:
+                _check_text(f"{where}.{name}", word, MAX_NAME_CHARS)
+        _check_int(f"{where}.calls_per_second", self.calls_per_second, 0)
         if type(self.min_age_s) not in (int, float) or not 0 <= self.min_age_s * _S < 1 << 63:
             raise ConfigError(f"{where}.min_age_s: wanted seconds, 0 or more, got {self.min_age_s!r:.80}")
         _check_int(f"{where}.max_bytes", self.max_bytes, 0)
@@ -134,6 +148,15 @@ class TracerConfig:
             mode="embedded",
             store=StoreConfig(os.path.abspath(self.snapshots or snapshot_dir())),
         )
+
+    def calls_environment(self) -> dict[str, str]:
+        """Of a child that is to record calls as this process does."""
+        return {
+            "FRZMQ_CALLS": "1" if self.calls else "0",
+            "FRZMQ_CALLS_INCLUDE": ",".join(self.calls_include),
+            "FRZMQ_CALLS_EXCLUDE": ",".join(self.calls_exclude),
+            "FRZMQ_CALLS_PER_SECOND": str(self.calls_per_second),
+        }
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> TracerConfig:
@@ -154,6 +177,10 @@ class TracerConfig:
             redact=read.words("FRZMQ_REDACT"),
             triggers=read.triggers("FRZMQ_TRIGGERS"),
             debug_on_failure=read.flag("FRZMQ_DEBUG_ON_FAILURE", default=defaults.debug_on_failure),
+            calls=read.flag("FRZMQ_CALLS", default=defaults.calls),
+            calls_include=read.words("FRZMQ_CALLS_INCLUDE"),
+            calls_exclude=read.words("FRZMQ_CALLS_EXCLUDE"),
+            calls_per_second=read.count("FRZMQ_CALLS_PER_SECOND", defaults.calls_per_second),
             snapshots=read.text("FRZMQ_SNAPSHOTS"),
             min_age_s=read.seconds("FRZMQ_MIN_AGE", defaults.min_age_s),
             max_bytes=read.size("FRZMQ_MAX_BYTES", defaults.max_bytes, least=0),
@@ -339,6 +366,14 @@ class _Environment:
 
     def words(self, name: str) -> tuple[str, ...]:
         return tuple(word for part in (self.text(name) or "").split(",") if (word := part.strip()))
+
+    def count(self, name: str, default: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise ConfigError(f"{name}: wanted a whole number such as 1000, or 0, got {text!r:.80}")
+        return int(text)
 
     def size(self, name: str, default: int, least: int = 1, most: int = _MAX_INT) -> int:
         text = self.text(name)

@@ -170,6 +170,7 @@ class FlightRecorder:
             "FRZMQ_EXCEPTIONS": _flag(self._tracer.exceptions),
             "FRZMQ_THREADS": _flag(self._tracer.threads),
             "FRZMQ_DEBUG_ON_FAILURE": _flag(self._tracer.debug_on_failure),
+            **self._tracer.calls_environment(),
             "FRZMQ_TRIGGERS": self._tracer.triggers,
             "FRZMQ_BUFFER_BYTES": str(self._tracer.buffer_bytes),
         }

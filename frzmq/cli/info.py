@@ -24,7 +24,7 @@ LEDGER = (
     "rejected",
     "torn",
 )
-COUNTED = ("threads", "operations", "spans", "events", "logs", "exceptions", "gauges", "flows", "gaps")
+COUNTED = ("threads", "operations", "spans", "calls", "events", "logs", "exceptions", "gauges", "flows", "gaps")
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -67,6 +67,8 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "processes": snapshot.processes,
         "ledger": snapshot.ledger,
         "counts": {name: len(getattr(snapshot, name)) for name in COUNTED},
+        "call_filters": snapshot.call_filters,
+        "quiet_calls": snapshot.quiet_calls,
         "slowest_operations": slowest(snapshot),
         "gaps": snapshot.gaps,
     }
@@ -74,6 +76,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 def _show(snapshot: Snapshot) -> None:
     from frzmq.config import format_duration, format_size
+    from frzmq.export.functions import filter_text
     from frzmq.export.slowest import slowest
     from frzmq.export.text import clean, utc
 
@@ -105,6 +108,11 @@ def _show(snapshot: Snapshot) -> None:
             )
         if process.error:
             print(f"{clean(process.name)}: {clean(process.error)}")
+    for each in snapshot.call_filters:
+        print(clean(filter_text(snapshot, each)))
+    quiet = {(each.process, each.code) for each in snapshot.quiet_calls}
+    if quiet:
+        print(f"calls of {len(quiet)} functions were too frequent to be recorded, and counted")
     for name in header.missing:
         print(f"missing: the last moments of {clean(name)}")
     for problem in snapshot.problems:

@@ -21,7 +21,9 @@ from frzmq.cli.common import Subparsers, add_force, command, note
 if TYPE_CHECKING:
     from frzmq.config import TracerConfig
 
-_WITH_VALUE = frozenset({"-o", "--output", "--service", "--recorder", "--min-age", "--max-bytes"})
+_WITH_VALUE = frozenset(
+    {"-o", "--output", "--service", "--recorder", "--min-age", "--max-bytes", "--calls-include", "--calls-exclude"}
+)
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _FROM_TERMINAL = ("SIGINT", "SIGQUIT")
 """These reach the program by themselves: it has the terminal too."""
@@ -29,7 +31,7 @@ SNAPSHOT_FLUSH_S = 2.0
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
-    examples = "  frzmq run app.py --port 80\n  frzmq run -o crash.frz -m myservice\n  frzmq run --service worker -c 'import work; work.main()'"
+    examples = "  frzmq run app.py --port 80\n  frzmq run -o crash.frz -m myservice\n  frzmq run --service worker -c 'import work; work.main()'\n  frzmq run --calls -o calls.frz app.py"
     parser = command(subparsers, "run", f"{summary}; exits with its status", examples)
     parser.usage = "frzmq run [OPTIONS] (SCRIPT | -m MODULE | -c CODE) [ARGS ...]"
     parser.add_argument(
@@ -45,6 +47,13 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
         "--min-age", metavar="DURATION", help="how long its own recorder keeps what was recorded, such as 60s"
     )
     parser.add_argument("--max-bytes", metavar="SIZE", help="how much it keeps at the most, such as 64M")
+    parser.add_argument("--calls", action="store_true", help="record every call of the program's functions")
+    parser.add_argument(
+        "--calls-include",
+        metavar="MODULES",
+        help="of these modules, such as shop,shop_* (default: all but the standard library)",
+    )
+    parser.add_argument("--calls-exclude", metavar="MODULES", help="but not of these modules")
     add_force(parser)
     parser.add_argument("program", nargs="+", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -73,11 +82,24 @@ def run(args: argparse.Namespace) -> int:
         config = config.replace(min_age_s=parse_duration(args.min_age, "--min-age") / 1e9)
     if args.max_bytes:
         config = config.replace(max_bytes=parse_size(args.max_bytes, "--max-bytes"))
+    config = _with_calls(config, args)
     with _recorder(config) as address:
         code = _wait([sys.executable, *program], environment(config, address))
         if args.output:
             _leave_snapshot(address, args.output, args.force, code)
     return _as_it_ended(code)
+
+
+def _with_calls(config: TracerConfig, args: argparse.Namespace) -> TracerConfig:
+    """Raises ConfigError here, where it is seen: the program would run without."""
+    from frzmq.tracer.calls import check
+
+    for name in ("calls_include", "calls_exclude"):
+        if words := getattr(args, name):
+            config = config.replace(**{name: tuple(filter(None, map(str.strip, words.split(","))))})
+    config = config.replace(calls=args.calls or bool(args.calls_include or args.calls_exclude) or config.calls)
+    check(config)
+    return config
 
 
 def _program(words: list[str]) -> list[str]:
@@ -116,6 +138,7 @@ def environment(config: TracerConfig, address: str) -> dict[str, str]:
         **os.environ,
         "FRZMQ_RECORDER": address,
         "FRZMQ_SERVICE": config.service,
+        **config.calls_environment(),
         "PYTHONPATH": python_path(site),
     }
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from frzmq.analysis.trees import Forest, Node
-    from frzmq.reader.model import Log, Operation, Span
+    from frzmq.reader.model import Call, Log, Operation, Span
     from frzmq.reader.snapshot import Snapshot
 
 SLOWEST = 3
@@ -19,6 +19,7 @@ MAX_OPEN = 20
 MAX_ERRORS = 20
 MAX_LOGS = 20
 MAX_STATS = 30
+MAX_FUNCTIONS = 20
 LOSSES = ("overwritten", "missing", "late", "dropped", "rejected", "torn")
 
 
@@ -49,15 +50,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(snapshot: Snapshot) -> list[Operation | Span]:
+def _open(snapshot: Snapshot) -> list[Operation | Span | Call]:
     """What had not ended, longest first; of what is inside of each other only the innermost, where it hangs."""
     around = {o.parent for o in snapshot.operations if o.end_ns is None}
     around_spans = {s.parent for s in snapshot.spans if s.end_ns is None}
     with_spans = {s.operation for s in snapshot.spans if s.end_ns is None}
-    found: list[Operation | Span] = [
+    found: list[Operation | Span | Call] = [
         o for o in snapshot.operations if o.end_ns is None and o.number not in around | with_spans
     ]
     found += [s for s in snapshot.spans if s.end_ns is None and s.number not in around_spans]
+    innermost: dict[int, Call] = {}
+    for call in snapshot.calls:
+        if call.end_ns is None and (call.track not in innermost or call.depth >= innermost[call.track].depth):
+            innermost[call.track] = call
+    found += innermost.values()
     return sorted(found, key=snapshot.took_ns, reverse=True)
 
 
@@ -87,8 +93,10 @@ def _logs(snapshot: Snapshot, trees: list[Node]) -> list[Log]:
 
 
 def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
+    from frzmq.analysis.deaths import deaths
     from frzmq.analysis.services import operation_stats
     from frzmq.cli.tables import node_facts
+    from frzmq.export.functions import functions
 
     header, ledger = snapshot.header, snapshot.ledger
     return {
@@ -108,6 +116,18 @@ def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
             }
             for item in _open(snapshot)
         ],
+        "deaths": [
+            {
+                "process": death.process.name,
+                "error": death.process.error,
+                "open": [{"name": o.name, "trace": o.trace} for o in death.open],
+                "touched": [
+                    {"name": o.name, "process": snapshot.processes[o.process].name, "trace": o.trace, "error": o.error}
+                    for o in death.touched
+                ],
+            }
+            for death in deaths(snapshot)
+        ],
         "errors": [
             {"count": count, "what": what, "error": error, "process": process}
             for count, what, error, process in _errors(snapshot)
@@ -122,6 +142,7 @@ def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
             }
             for log in _logs(snapshot, trees)
         ],
+        "functions": functions(snapshot)[:MAX_FUNCTIONS],
         "services": operation_stats(snapshot),
     }
 
@@ -136,10 +157,12 @@ def _show(forest: Forest, trees: list[Node]) -> None:
         out.print(f"slowest {n}: trace {getattr(tree.item, 'trace', '') or '?'}", style="bold")
         show_tree(out, snapshot, tree)
         show_meanwhile(out, forest, tree)
+    _show_deaths(out, snapshot)
     _show_open(out, snapshot)
     _show_errors(out, snapshot)
     _show_logs(out, snapshot, trees)
     _show_services(out, snapshot)
+    _show_functions(out, snapshot)
 
 
 def _show_head(out: Console, snapshot: Snapshot) -> None:
@@ -157,6 +180,27 @@ def _show_head(out: Console, snapshot: Snapshot) -> None:
     out.print(f"lost: {', '.join(lost)}" if lost else "lost: nothing")
     for name in header.missing:
         out.print(f"missing: the last moments of {clean(name)}")
+
+
+def _show_deaths(out: Console, snapshot: Snapshot) -> None:
+    from frzmq.analysis.deaths import deaths
+    from frzmq.cli.tables import show_table
+    from frzmq.export.text import clean
+
+    found = deaths(snapshot)
+    if not found:
+        return
+    out.print()
+    rows = []
+    for death in found:
+        name, error = clean(death.process.name), clean(death.process.error)
+        rows.append((name, error, ", ".join(clean(o.name) or "?" for o in death.open[:MAX_OPEN])))
+        rows += [
+            ("", f"touched: {clean(snapshot.processes[o.process].name)}", clean(o.name) or "?")
+            for o in death.touched[:MAX_OPEN]
+        ]
+    show_table(out, ("died", "how", "in the midst of"), rows[:MAX_OPEN], left=3)
+    _more(out, len(rows) - MAX_OPEN)
 
 
 def _show_open(out: Console, snapshot: Snapshot) -> None:
@@ -236,6 +280,34 @@ def _show_services(out: Console, snapshot: Snapshot) -> None:
     ]
     show_table(out, ("service", "operation", "count", "errors", "p50", "p99", "longest"), rows, left=2)
     _more(out, len(found) - MAX_STATS)
+
+
+def _show_functions(out: Console, snapshot: Snapshot) -> None:
+    from frzmq.cli.tables import show_table
+    from frzmq.config import format_duration
+    from frzmq.export.functions import filter_text, functions, quiet_text
+    from frzmq.export.text import clean
+
+    for each in snapshot.call_filters:
+        out.print(f"\n{clean(filter_text(snapshot, each))}", highlight=False, markup=False)
+    found = functions(snapshot)
+    if not found:
+        return
+    rows = [
+        (
+            clean(f.code.name),
+            clean(snapshot.processes[f.process].name),
+            str(f.count),
+            quiet_text(f),
+            str(f.errors or ""),
+            format_duration(max(0, f.self_ns)),
+            format_duration(f.total_ns),
+        )
+        for f in found[:MAX_FUNCTIONS]
+    ]
+    headings = ("function", "process", "calls", "not recorded", "errors", "in it", "with its calls")
+    show_table(out, headings, rows, left=2)
+    _more(out, len(found) - MAX_FUNCTIONS)
 
 
 def _more(out: Console, count: int) -> None:

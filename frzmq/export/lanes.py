@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from frzmq.reader.model import Operation, Span
+from frzmq.reader.model import Call, Operation, Span
 from frzmq.reader.snapshot import Snapshot
 
 OPEN_NS = 1 << 62
@@ -22,13 +22,23 @@ class Bar:
     begin_ns: int
     end_ns: int
     """OPEN_NS: it had not ended."""
-    item: Span | Operation
+    item: Span | Operation | Call
     depth: int = 0
     """How many bars of its lane are around it."""
 
     @property
     def is_operation(self) -> bool:
         return isinstance(self.item, Operation)
+
+    @property
+    def kind(self) -> str:
+        match self.item:
+            case Operation():
+                return "operation"
+            case Span():
+                return "span"
+            case Call():
+                return "call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +67,9 @@ def _end(bar: Bar) -> Iterator[tuple[int, Bar, bool]]:
 
 
 def lanes(snapshot: Snapshot) -> list[Lane]:
-    """All spans and operations; a begin that is lost is that of its process's first record."""
+    """All operations, spans and calls; a begin that is lost is that of its process's first record."""
     by_track: dict[int, list[Bar]] = {}
-    items: Iterable[Span | Operation] = (*snapshot.operations, *snapshot.spans)
+    items: Iterable[Span | Operation | Call] = (*snapshot.operations, *snapshot.spans, *snapshot.calls)
     for item in items:
         if item.begin_ns is None and item.end_ns is None:
             # an operation of which nothing but its id is known

@@ -2,7 +2,7 @@
 
 Every process is a packet sequence of its own: its names are interned, and its times are differences to the packet before, on an incremental clock that the
 sequence's first packet ties to the recorder's monotonic and wall clocks. Tracks: one for each process, thread and asyncio task; a further one where spans and
-operations of a track do not nest; one for each gauge; and one of what is lost. What goes from process to process is a flow between two instants.
+operations of a track do not nest; one for each gauge; one of the calls that were only counted; and one of what is lost. What goes from process to process is a flow between two instants.
 
 Field numbers are those of Perfetto's protos (perfetto/trace/trace_packet.proto and what it includes).
 """
@@ -18,7 +18,20 @@ from typing import Final
 from frzmq.export.lanes import Bar, lanes
 from frzmq.export.protobuf import data, double, integer, text, varint
 from frzmq.export.text import level_name
-from frzmq.reader.model import Attributes, Event, ExceptionEvent, Flow, Gap, Gauge, Log, Operation, Process, Thread
+from frzmq.reader.model import (
+    Attributes,
+    Call,
+    Event,
+    ExceptionEvent,
+    Flow,
+    Gap,
+    Gauge,
+    Log,
+    Operation,
+    Process,
+    QuietCalls,
+    Thread,
+)
 from frzmq.reader.snapshot import Snapshot
 from frzmq.wire.codec import Scalar
 
@@ -77,7 +90,7 @@ class _Tracks:
         self.of: list[list[bytes]] = [[] for _ in snapshot.processes]
         self._last = 0
         self._counters: dict[tuple[int, str], int] = {}
-        self._lost: dict[int, int] = {}
+        self._further: dict[tuple[int, str], int] = {}
         pids = _pids(snapshot.processes)
         self.process = [
             self._add(p.number, 0, p.name, data(3, _process(p, pids[p.number]))) for p in snapshot.processes
@@ -123,9 +136,17 @@ class _Tracks:
         return self._counters[key]
 
     def lost(self, process: int) -> int:
-        if process not in self._lost:
-            self._lost[process] = self._add(process, self.process[process], "lost")
-        return self._lost[process]
+        return self._named(process, "lost")
+
+    def quiet(self, process: int) -> int:
+        """Of the calls that were counted, not recorded."""
+        return self._named(process, "quiet calls")
+
+    def _named(self, process: int, name: str) -> int:
+        key = (process, name)
+        if key not in self._further:
+            self._further[key] = self._add(process, self.process[process], name)
+        return self._further[key]
 
 
 def _pids(processes: Sequence[Process]) -> list[int]:
@@ -164,6 +185,8 @@ def _events(snapshot: Snapshot, tracks: _Tracks) -> list[Iterator[_Packet]]:
         instants[gauge.process].append(
             _Packet(gauge.time_ns, tracks.counter(gauge), _COUNTER, fields=double(44, gauge.value))
         )
+    for quiet in filter(_stands_for_time, snapshot.quiet_calls):
+        instants[quiet.process].append(_quiet(quiet, tracks.quiet(quiet.process)))
     for gap in snapshot.gaps:
         instants[gap.process] += _gap(gap, tracks.lost(gap.process))
     for process, packet in _flows(snapshot.flows, tracks):
@@ -191,8 +214,27 @@ def _edge(at_ns: int, bar: Bar, begins: bool, track: int) -> _Packet:
         ]
     if item.begin_ns is None:
         notes.append(("begin", "lost"))
-    category = "operation" if bar.is_operation else "span"
-    return _Packet(at_ns, track, _BEGIN, item.name or category, category, tuple(notes))
+    if isinstance(item, Call):
+        notes += [(name, True) for name in ("resumed", "suspended") if getattr(item, name)]
+    return _Packet(at_ns, track, _BEGIN, item.name or bar.kind, bar.kind, tuple(notes))
+
+
+def _stands_for_time(quiet: QuietCalls) -> bool:
+    return quiet.end_ns > quiet.begin_ns
+
+
+def _quiet(quiet: QuietCalls, track: int) -> _Packet:
+    """Where it is told, which is at the end of the time that it stands for."""
+    more = " and more" if quiet.at_least else ""
+    notes: tuple[tuple[str, Scalar], ...] = (
+        ("count", quiet.count),
+        ("over_ns", quiet.end_ns - quiet.begin_ns),
+        ("file", quiet.code.file),
+        ("line", quiet.code.line),
+        ("calm", quiet.calm),
+    )
+    name = f"{quiet.code.name}: {quiet.count}{more} calls not recorded"
+    return _Packet(quiet.end_ns, track, _INSTANT, name, "call", notes, plain_name=True)
 
 
 def _event(event: Event, track: int) -> _Packet:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from frzmq.config import format_duration, format_size
+from frzmq.export.functions import filter_text, functions, quiet_text
 from frzmq.export.histogram import Latency, axis, histogram, latencies, scale
 from frzmq.export.markup import Markup, element, html, table
 from frzmq.export.slowest import slowest
@@ -25,6 +26,7 @@ from frzmq.reader.snapshot import Snapshot
 
 MAX_PROCESSES: Final = 100
 MAX_NAMES: Final = 20
+MAX_FUNCTIONS: Final = 50
 MAX_PICTURES: Final = 5
 MAX_PICTURE_CHARS: Final = 512 << 10
 MAX_FAILURES: Final = 50
@@ -87,6 +89,7 @@ def _page(snapshot: Snapshot) -> Iterator[str]:
     yield from _latency(snapshot)
     yield from _slowest(snapshot)
     yield from _errors(snapshot, failures)
+    yield from _calls(snapshot)
     yield from _logs(snapshot)
     yield from _loss(snapshot)
     yield "</body></html>\n"
@@ -103,6 +106,8 @@ def _contents(snapshot: Snapshot, failures: Sequence[_Failure]) -> Iterator[Mark
     yield element("a", f"{len(snapshot.operations)} operations", href="#latency")
     yield element("a", "the slowest", href="#slowest")
     yield element("a", f"{sum(each.count for each in failures)} errors", href="#errors")
+    if snapshot.call_filters or snapshot.calls:
+        yield element("a", f"{len(snapshot.calls)} calls", href="#calls")
     yield element("a", f"{len(snapshot.logs)} logs", href="#logs")
     yield element("a", f"{lost} records lost" if lost else "nothing lost", href="#loss")
 
@@ -266,6 +271,44 @@ def _error_row(snapshot: Snapshot, failure: _Failure) -> tuple[str, ...]:
 
 
 # --- what was said
+
+
+def _calls(snapshot: Snapshot) -> Iterator[Markup]:
+    """Nothing, unless calls are recorded."""
+    if not snapshot.call_filters and not snapshot.calls:
+        return
+    yield _section("calls", "Calls")
+    for each in snapshot.call_filters:
+        yield _note(f"Recorded: {filter_text(snapshot, each)}.")
+    shown, more = _bounded(functions(snapshot), MAX_FUNCTIONS, "functions")
+    headings = (
+        "function",
+        "where",
+        "process",
+        "calls",
+        "not recorded",
+        "failed",
+        "not ended",
+        "in it",
+        "with what it called",
+    )
+    rows = (
+        (
+            f.code.name,
+            f"{f.code.file}:{f.code.line}" if f.code.file else "",
+            snapshot.processes[f.process].name,
+            str(f.count),
+            quiet_text(f),
+            str(f.errors or ""),
+            str(f.open or ""),
+            format_duration(max(0, f.self_ns)),
+            format_duration(f.total_ns),
+        )
+        for f in shown
+    )
+    if shown:
+        yield table(headings, rows, left=3)
+    yield from more
 
 
 def _logs(snapshot: Snapshot) -> Iterator[Markup]:

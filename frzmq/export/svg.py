@@ -15,7 +15,7 @@ from frzmq.config import format_duration
 from frzmq.errors import ConfigError
 from frzmq.export.lanes import OPEN_NS, Bar, Lane, lanes
 from frzmq.export.text import clean
-from frzmq.reader.model import Operation
+from frzmq.reader.model import Operation, QuietCalls
 from frzmq.reader.snapshot import Snapshot
 
 LABEL_PX: Final = 210
@@ -24,6 +24,8 @@ AXIS_PX: Final = 30
 MARGIN_PX: Final = 8
 MAX_LANES: Final = 60
 MAX_DIMMED: Final = 6
+MAX_DEPTH: Final = 40
+"""Of the bars of one lane: a recursion may be thousands deep."""
 LEAST_PX: Final = 0.5
 """A bar that is narrower is left out, and counted."""
 CHAR_PX: Final = 6.4
@@ -31,10 +33,10 @@ WARNING: Final = 30
 STYLE: Final = """
 text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#1f2328}
 .a{fill:#656d76}.g{stroke:#d0d7de;stroke-width:1}.l{fill:#f6f8fa}.b{fill:#fff}
-.o{fill:#8ec5ff;stroke:#0969da}.s{fill:#b6e3c6;stroke:#1a7f37}.e{fill:#ffc1ba;stroke:#cf222e}.d{opacity:.45}
+.o{fill:#8ec5ff;stroke:#0969da}.s{fill:#b6e3c6;stroke:#1a7f37}.c{fill:#eadcff;stroke:#8250df}.e{fill:#ffc1ba;stroke:#cf222e}.d{opacity:.45}
 .f{fill:none;stroke:#8250df;stroke-width:1.2}.w{fill:#bf8700}.x{fill:#cf222e}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.a{fill:#8d96a0}.g{stroke:#30363d}.l{fill:#161b22}.b{fill:#0d1117}
-.o{fill:#1f4b7a;stroke:#4493f8}.s{fill:#1d4d2b;stroke:#3fb950}.e{fill:#6b1f1c;stroke:#f85149}.f{stroke:#a371f7}.w{fill:#d29922}.x{fill:#f85149}}
+.o{fill:#1f4b7a;stroke:#4493f8}.s{fill:#1d4d2b;stroke:#3fb950}.c{fill:#3b2660;stroke:#a371f7}.e{fill:#6b1f1c;stroke:#f85149}.f{stroke:#a371f7}.w{fill:#d29922}.x{fill:#f85149}}
 """
 
 
@@ -51,7 +53,8 @@ class _Row:
 
     @property
     def height_px(self) -> int:
-        return (max(bar.depth for bar in self.bars) - self.base_depth + 1) * ROW_PX + MARGIN_PX
+        depth = max(bar.depth for bar in self.bars) - self.base_depth
+        return (min(depth, MAX_DEPTH - 1) + 1) * ROW_PX + MARGIN_PX
 
 
 def write_svg(
@@ -86,7 +89,7 @@ class _Picture:
         self._snapshot = snapshot
         self._operation = operation
         self._width = width
-        self._narrow = 0
+        self._narrow = self._deep = 0
         if operation is None:
             self._begin_ns, self._end_ns = snapshot.begin_ns, snapshot.end_ns
             self._mine: set[int] = set()
@@ -123,6 +126,9 @@ class _Picture:
             return number in self._mine
         overlap_ns = min(bar.end_ns, self._end_ns) - max(bar.begin_ns, self._begin_ns)
         return number not in self._alike and overlap_ns * 5 >= self._end_ns - self._begin_ns
+
+    def _in_time(self, quiet: QuietCalls) -> bool:
+        return quiet.begin_ns < self._end_ns and quiet.end_ns > self._begin_ns
 
     def _overlap_ns(self, row: _Row) -> int:
         return max(min(bar.end_ns, self._end_ns) - max(bar.begin_ns, self._begin_ns) for bar in row.bars)
@@ -169,11 +175,14 @@ class _Picture:
         yield f'<g class="{"d" if row.dimmed else "r"}"><text x="{MARGIN_PX}" y="{top + 14}">{escape(label)}</text>'
         for bar in row.bars:
             left, right = self._x(bar.begin_ns), self._x(bar.end_ns)
+            if bar.depth - row.base_depth >= MAX_DEPTH:
+                self._deep += 1
+                continue
             if right - left < LEAST_PX:
                 self._narrow += 1
                 continue
             y = top + (bar.depth - row.base_depth) * ROW_PX
-            kind = "e" if bar.item.error else "o" if bar.is_operation else "s"
+            kind = "e" if bar.item.error else bar.kind[0]
             took = "not ended" if bar.end_ns == OPEN_NS else format_duration(bar.end_ns - bar.begin_ns)
             name = clean(bar.item.name or "?")
             width = round(right - left, 2)
@@ -217,6 +226,11 @@ class _Picture:
             notes.append("dimmed: what else ran meanwhile")
         if self._narrow:
             notes.append(f"{self._narrow} bars too narrow to be seen")
+        if self._deep:
+            notes.append(f"{self._deep} bars nested too deep")
         if self._left_out:
             notes.append(f"{self._left_out} more threads")
+        quiet = len({(each.process, each.code) for each in self._snapshot.quiet_calls if self._in_time(each)})
+        if quiet:
+            notes.append(f"calls of {quiet} functions were too frequent to be recorded")
         return escape("; ".join(notes))

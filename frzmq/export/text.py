@@ -12,10 +12,12 @@ a writer says that it goes on in another task or operation are left out: each li
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Iterator
 from typing import Any, TextIO, assert_never
 
 from frzmq.config import format_duration
+from frzmq.reader.calls import code_of
 from frzmq.reader.model import Gap, Record
 from frzmq.reader.order import Lost, Opened
 from frzmq.reader.snapshot import Snapshot
@@ -23,6 +25,7 @@ from frzmq.wire.codec import Value
 from frzmq.wire.kinds import Kind
 
 MAX_VALUE_CHARS = 200
+MAX_INDENT = 30
 _ID_FIELDS = frozenset({"op", "parent", "remote", "id"})
 _DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """What makes text run from right to left: a message could seem to say something else."""
@@ -76,6 +79,7 @@ class _Places:
         self._begun: dict[tuple[int, int, str | int], list[int]] = {}
         """Begin of what is open, by process, track and name, an operation's by its id."""
         self._operations: dict[tuple[int, int], str] = {}
+        self._calls = _CallDepths()
 
     def opened(self, entry: Opened) -> Iterator[str]:
         for info in entry.opening.writers:
@@ -128,6 +132,19 @@ class _Places:
                 self._operations[record.process, fields["op"]] = fields["name"]
             case "span_end":
                 took = self._end(*at, fields["name"], record.time_ns)
+            case "call_begin" | "call_resume":
+                fields["name"] = self._calls.begin(at, fields.pop("code"), record.time_ns)
+            case "call_end" | "call_suspend" | "call_fail":
+                fields["name"], took = self._calls.end(at, fields.pop("code"), record.time_ns)
+            case "call_open":
+                at = (record.process, record.writer, fields.pop("track"))
+                parts[2] = self._place(*at)
+                age_ns = fields.pop("age")
+                fields["name"] = self._calls.open(at, fields.pop("code"), record.time_ns - age_ns)
+                fields["since"] = f"{self._time(record.time_ns - age_ns)} ({format_duration(age_ns)})"
+            case "call_quiet":
+                fields["name"] = code_of(fields.pop("code")).name
+                fields["over"] = format_duration(fields.pop("ns"))
             case "operation_end":
                 took = self._end(*at, fields["op"], record.time_ns)
                 fields["name"] = self._operations.pop((record.process, fields["op"]), None)
@@ -157,6 +174,43 @@ class _Places:
 
     def _place(self, process: int, writer: int, track: int) -> str:
         return (self._tasks.get((process, track)) or f"task {track}") if track else self._thread(process, writer)
+
+
+class _CallDepths:
+    """The calls that are open on each track: their lines are indented as they nest."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[tuple[int, int], list[tuple[str, int]]] = {}
+
+    def begin(self, at: tuple[int, int, int], code: str, time_ns: int) -> str:
+        stack = self._stack(at)
+        stack.append((code, time_ns))
+        return _indented(len(stack) - 1, code)
+
+    def open(self, at: tuple[int, int, int], code: str, begin_ns: int) -> str:
+        """One that a generation says to be open."""
+        stack = self._stack(at)
+        if (code, begin_ns) not in stack:
+            insort(stack, (code, begin_ns), key=lambda call: call[1])
+        return _indented(stack.index((code, begin_ns)), code)
+
+    def end(self, at: tuple[int, int, int], code: str, time_ns: int) -> tuple[str, str]:
+        """With how long it took, "" when its begin is not known."""
+        stack = self._stack(at)
+        depth = next((n for n in range(len(stack) - 1, -1, -1) if stack[n][0] == code), None)
+        if depth is None:
+            return _indented(len(stack), code), ""
+        took = format_duration(max(0, time_ns - stack[depth][1]))
+        del stack[depth:]
+        return _indented(depth, code), took
+
+    def _stack(self, at: tuple[int, int, int]) -> list[tuple[str, int]]:
+        process, writer, track = at
+        return self._stacks.setdefault((process, track or -writer - 1), [])
+
+
+def _indented(depth: int, code: str) -> str:
+    return "  " * min(depth, MAX_INDENT) + code_of(code).name
 
 
 def _key(process: int, writer: int, track: int, name: str | int) -> tuple[int, int, str | int]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from frzmq.reader.calls import KINDS as CALL_KINDS
+from frzmq.reader.calls import Calls
 from frzmq.reader.messages import format_message
 from frzmq.reader.model import (
+    Call,
+    CallFilter,
     Clock,
     Event,
     ExceptionEvent,
@@ -18,6 +22,7 @@ from frzmq.reader.model import (
     Log,
     Operation,
     Process,
+    QuietCalls,
     Record,
     Span,
     Thread,
@@ -39,6 +44,9 @@ class Built:
     tracks: tuple[Track, ...]
     operations: tuple[Operation, ...]
     spans: tuple[Span, ...]
+    calls: tuple[Call, ...]
+    quiet_calls: tuple[QuietCalls, ...]
+    call_filters: tuple[CallFilter, ...]
     events: tuple[Event, ...]
     logs: tuple[Log, ...]
     exceptions: tuple[ExceptionEvent, ...]
@@ -158,6 +166,7 @@ class Builder:
         self._injects: dict[tuple[bytes, int], _End] = {}
         self._extracts: list[tuple[bytes, int, _End]] = []
         self._unmatched_ends = 0
+        self._calls = Calls()
 
     def take(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -168,9 +177,19 @@ class Builder:
                     self._opened(entry)
                 case Lost(_, gap):
                     self._gaps.append(gap)
-                    self._processes[gap.process].whole = False
+                    self._lost(gap)
                 case _:
                     assert_never(entry)
+
+    def _lost(self, gap: Gap) -> None:
+        process = self._processes[gap.process]
+        process.whole = False
+        if gap.cause == "incomplete":
+            # what was open when the process died was open to its end
+            return
+        thread = None if gap.writer is None else self._thread(gap.process, gap.writer).number
+        tracks = [t.number for t in process.tracks.values() if thread is None or t.task or t.thread == thread]
+        self._calls.lost(gap.process, tracks, gap.begin_ns)
 
     # --- places
 
@@ -216,6 +235,12 @@ class Builder:
             operation = self._operation(record.process, record.writer, track, record.op).number
         fields: Any = record.fields
         time_ns = record.time_ns
+        if record.name in CALL_KINDS:
+            if record.name == "call_open":
+                track = self._track(record.process, record.writer, fields["track"])
+            begun = self._calls.take(record, record.process, track.number, thread.number, operation)
+            self._unmatched_ends += process.whole and not begun
+            return
         match record.name:
             case "span_begin":
                 span = self._new_span(track, thread, fields["name"], time_ns, operation, track.stack)
@@ -340,6 +365,7 @@ class Builder:
 
     def _end_thread(self, track: _Track, time_ns: int) -> None:
         """What was open on a thread ended with it."""
+        self._calls.thread_ended(track.process, track.number, time_ns)
         if track.task == 0:
             while track.stack:
                 span = track.stack.pop()
@@ -413,6 +439,9 @@ class Builder:
             tracks=tuple(Track(t.number, t.process, t.thread, t.task, self._label(t)) for t in self._tracks),
             operations=tuple(map(self._built_operation, self._operations)),
             spans=tuple(map(_built_span, self._spans)),
+            calls=self._calls.built(),
+            quiet_calls=self._calls.quiet(),
+            call_filters=self._calls.filters(),
             events=tuple(self._events),
             logs=tuple(self._logs),
             exceptions=tuple(self._exceptions),

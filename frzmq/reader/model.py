@@ -161,6 +161,81 @@ class Span:
     """False: its end is not here. Without an ``end_ns`` it had not ended; with one, it was over by then at the latest."""
 
 
+class Code(NamedTuple):
+    """A function, as calls name it."""
+
+    name: str
+    """module.qualname"""
+    file: str
+    """"": not known, as its line."""
+    line: int
+
+
+class Call(NamedTuple):
+    """One call of a function; of a generator or coroutine, one stretch in which it ran without being suspended."""
+
+    number: int
+    process: int
+    thread: int
+    track: int
+    code: Code
+    begin_ns: int | None
+    """None: only its end is held."""
+    end_ns: int | None
+    """None: it had not ended."""
+    error: str
+    """The name of the exception that ended it, or ""."""
+    operation: int | None
+    depth: int
+    """How many recorded calls are around it on its track."""
+    resumed: bool
+    """It went on here, after it had been suspended."""
+    suspended: bool
+    """It did not return here, but yielded or waited."""
+    begin_held: bool
+    """False: known from what was open when a generation began, or from its end only."""
+    end_held: bool
+    """False: its end is not here. Without an ``end_ns`` it had not ended; with one, it was over by then at the latest."""
+
+    @property
+    def name(self) -> str:
+        return self.code.name
+
+    @property
+    def attributes(self) -> Attributes:
+        return {"file": self.code.file, "line": self.code.line} if self.code.file else {}
+
+
+@dataclass(frozen=True, slots=True)
+class QuietCalls:
+    """Calls of a function that was called too often: they were counted, not recorded."""
+
+    process: int
+    code: Code
+    begin_ns: int
+    end_ns: int
+    """As ``begin_ns``: it only says that it is quiet from here on, or as a generation begins."""
+    count: int
+    at_least: bool
+    """There were more, which were not even counted."""
+    calm: bool
+    """From ``end_ns`` on its calls are recorded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls of a process are recorded, as it says in each generation."""
+
+    process: int
+    since_ns: int
+    """Of what is held."""
+    include: str
+    """Patterns of modules with commas between them; "": all but the standard library's."""
+    exclude: str
+    limit: int
+    """Calls of one function in a second beyond which it is quiet; 0: there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     time_ns: int

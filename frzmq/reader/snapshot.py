@@ -12,6 +12,8 @@ from typing import Self
 from frzmq.reader.build import Builder, Built
 from frzmq.reader.clocks import Edge, clock_of, tighten
 from frzmq.reader.model import (
+    Call,
+    CallFilter,
     Clock,
     Event,
     ExceptionEvent,
@@ -21,6 +23,7 @@ from frzmq.reader.model import (
     Log,
     Operation,
     Process,
+    QuietCalls,
     Record,
     Span,
     Thread,
@@ -85,6 +88,20 @@ class Snapshot:
         return self._built.spans
 
     @property
+    def calls(self) -> tuple[Call, ...]:
+        return self._built.calls
+
+    @property
+    def quiet_calls(self) -> tuple[QuietCalls, ...]:
+        """What was called too often to be recorded: without it a quiet function would look like an idle one."""
+        return self._built.quiet_calls
+
+    @property
+    def call_filters(self) -> tuple[CallFilter, ...]:
+        """Of the processes whose calls are recorded."""
+        return self._built.call_filters
+
+    @property
     def events(self) -> tuple[Event, ...]:
         return self._built.events
 
@@ -143,7 +160,7 @@ class Snapshot:
         last_ns = max((p.last_ns for p in self.processes if p.last_ns is not None), default=0)
         return max(last_ns, self.header.created_monotonic_ns)
 
-    def took_ns(self, item: Operation | Span) -> int:
+    def took_ns(self, item: Operation | Span | Call) -> int:
         """How long it took, or has taken when the snapshot was made; of one whose begin is lost 0."""
         end_ns = self.end_ns if item.end_ns is None else item.end_ns
         return 0 if item.begin_ns is None else max(0, end_ns - item.begin_ns)

@@ -9,6 +9,7 @@
    native/memory.h   the type `Buffer`
    native/api.h      span, event, gauge
    native/decorated.h   a span as a decorator
+   native/ticks.h, calls.h   every call
 
    It needs the interpreter lock: docs/design/004-the-native-buffer-needs-the-interpreter-lock.md says what a free-threaded version takes. */
 
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "native/decorated.h"
+#include "native/calls.h"
 
 static PyMethodDef module_methods[] = {
     {"span", (PyCFunction)(void (*)(void))api_span, METH_FASTCALL | METH_KEYWORDS,
@@ -28,6 +30,12 @@ static PyMethodDef module_methods[] = {
     {"install", api_install, METH_O, "From now on all is recorded into this; None: nothing is."},
     {"watch_spans", api_watch_spans, METH_O, "While this is set it is called with the name and the duration of each span that ends."},
     {"notice", api_notice, METH_NOARGS, "The current operation of this thread changed within its context."},
+    {"calls_begin", calls_begin, METH_VARARGS, "From now on every call is recorded, of the code that the judge gives a name."},
+    {"calls_end", calls_end, METH_NOARGS, "From now on no call is recorded."},
+    {"calls_not_here", calls_not_here, METH_NOARGS, "No call of this thread is recorded."},
+#if PY_VERSION_HEX < 0x030c0000
+    {"calls_of_thread", calls_of_thread, METH_VARARGS, "For threading.setprofile()."},
+#endif
     {NULL, NULL, 0, NULL},
 };
 
@@ -76,6 +84,9 @@ static int module_exec(PyObject *module) {
                    add_type(module, &TrackType, &track_spec, NULL) < 0 || add_type(module, &ThreadEndType, &thread_end_spec, NULL) < 0 ||
                    add_type(module, &SpanType, &span_spec, "Span") < 0 ||
                    add_type(module, &DecoratedType, &decorated_spec, NULL) < 0
+#if PY_VERSION_HEX >= 0x030c0000
+                   || add_type(module, &HookType, &hook_spec, NULL) < 0 || add_hooks(module) < 0
+#endif
                ? -1
                : 0;
 }

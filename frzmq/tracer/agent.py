@@ -17,6 +17,7 @@ from typing import Final, Protocol, assert_never
 from frzmq.clock import Clocks, monotonic_ns
 from frzmq.errors import ConfigError, WireError
 from frzmq.tracer.answers import give_back, warn
+from frzmq.tracer.calls import not_here
 from frzmq.tracer.events import (
     Close,
     Collect,
@@ -208,7 +209,7 @@ class Agent:
         if self.finished:
             return False
         self._parking = False
-        thread = threading.Thread(target=self._run, name="frzmq-agent", daemon=True)
+        thread = threading.Thread(target=self._run_apart, name="frzmq-agent", daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -304,6 +305,10 @@ class Agent:
             pass  # a full pipe wakes too; a closed one is of an agent that has ended
 
     # --- the agent's thread
+
+    def _run_apart(self) -> None:
+        not_here()
+        self._run()
 
     def _run(self) -> None:
         before_ns = self._cpu_ns - time.thread_time_ns()

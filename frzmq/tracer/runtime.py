@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from frzmq.config import TracerConfig, ensure_private_dir
 from frzmq.errors import FrzmqError, StateError
-from frzmq.tracer import api, hub, instrument, redact
+from frzmq.tracer import api, calls, hub, instrument, redact
 from frzmq.tracer.agent import Agent, AgentStats
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import make_buffer
@@ -102,6 +102,7 @@ class _Runtime:
             suppressed.uninstall()
             ends.uninstall()
             watch.clear()
+            calls.stop()
             return
         redact.configure(config.redact)
         watch.add(parse_triggers(config.triggers, "triggers"), lines=config.debug_on_failure)
@@ -142,8 +143,9 @@ class _Runtime:
             self.ended = self.ended or sys.is_finalizing()
 
     def make(self, config: TracerConfig) -> None:
-        """Raises FrzmqError: an address that is none."""
+        """Raises FrzmqError: an address that is none, calls that cannot be recorded."""
         assert config.recorder is not None
+        calls.check(config)
         endpoints = parse_address(config.recorder)
         identity = new_identity(config.service)
         directory = endpoints.directory
@@ -166,6 +168,8 @@ class _Runtime:
         watch.report, watch.want_lines = self.agent.report, self.agent.want_lines
         ends.install(_end_process)
         api.install(buffer)
+        if config.calls:
+            calls.start(config)
 
     def stopped(self, buffer: Buffer, reason: str) -> None:
         """By the agent's thread: without the lock, which `end` holds while it waits for that thread."""
@@ -251,12 +255,14 @@ _runtime = _Runtime()
 def configure(config: TracerConfig, *, automatic: bool = False) -> None:
     """From the next record on this process records to ``config.recorder``; without one, or disabled, it does not. Nothing is started yet.
 
-    ``automatic``: a later `start` may take its place. Raises StateError when it records already.
+    ``automatic``: a later `start` may take its place. Raises StateError when it records already; ConfigError: calls that cannot be recorded.
     """
     with _runtime.locked():
         if _runtime.agent is not None:
             raise StateError("configure: wanted a process that does not record yet, got one that does")
         usable = config.enabled and config.recorder is not None
+        if usable:
+            calls.check(config)
         _runtime.configure(config if usable else None)
         _runtime.automatic = automatic
         if usable:

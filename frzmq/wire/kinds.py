@@ -32,6 +32,14 @@ class Kind(IntEnum):
     EXTRACT = 15
     OPERATION_UPDATE = 16
     LOG_SUPPRESSED = 17
+    CALL_BEGIN = 18
+    CALL_END = 19
+    CALL_FAIL = 20
+    CALL_RESUME = 21
+    CALL_SUSPEND = 22
+    CALL_OPEN = 23
+    CALL_QUIET = 24
+    CALLS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,20 @@ _TABLE: tuple[KindSpec, ...] = (
     KindSpec(Kind.OPERATION_UPDATE, "operation_update", ("op:u", "name:s", "attributes:m")),
     # a logging call below the enabled level, not formatted; args: by position ("0", "1", ...), or by the names of a mapping
     KindSpec(Kind.LOG_SUPPRESSED, "log_suppressed", ("level:u", "logger:s", "template:s", "args:m")),
+    # code: "module.qualname (file:line)"; an end ends the innermost open call of its code on the same track, and what is open inside of it
+    KindSpec(Kind.CALL_BEGIN, "call_begin", ("code:s",)),
+    KindSpec(Kind.CALL_END, "call_end", ("code:s",)),
+    KindSpec(Kind.CALL_FAIL, "call_fail", ("code:s", "error:s")),
+    # a generator or coroutine goes on, which begins a call; it yields or awaits, which ends it
+    KindSpec(Kind.CALL_RESUME, "call_resume", ("code:s",)),
+    KindSpec(Kind.CALL_SUSPEND, "call_suspend", ("code:s",)),
+    # as a generation begins: this call of this writer has been open for `age` ns, on this track; the outermost first
+    KindSpec(Kind.CALL_OPEN, "call_open", ("code:s", "age:u", "track:u")),
+    # code that is called too often: so many calls of the last `ns` were counted, not recorded; state: "quiet": and so on; "uncounted": there were more;
+    # "calm": they are recorded again
+    KindSpec(Kind.CALL_QUIET, "call_quiet", ("code:s", "count:u", "ns:u", "state:s")),
+    # every call is recorded from here on, of modules by these patterns, unless its code begins more than `limit` (0: no limit) times a second
+    KindSpec(Kind.CALLS, "calls", ("include:s", "exclude:s", "limit:u")),
 )
 
 KINDS: dict[int, KindSpec] = {spec.kind: spec for spec in _TABLE}

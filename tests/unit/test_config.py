@@ -122,6 +122,10 @@ def test_tracer_config_from_env_takes_every_variable() -> None:
         "FRZMQ_MIN_AGE": "1500ms",
         "FRZMQ_MAX_BYTES": "8M",
         "FRZMQ_REDACT": "iban, tin,,",
+        "FRZMQ_CALLS": "1",
+        "FRZMQ_CALLS_INCLUDE": "shop, shop_*",
+        "FRZMQ_CALLS_EXCLUDE": "shop.metrics",
+        "FRZMQ_CALLS_PER_SECOND": "0",
         "FRZMQ_LOGGING": "off",
     }
     assert TracerConfig.from_env(environ) == TracerConfig(
@@ -130,6 +134,10 @@ def test_tracer_config_from_env_takes_every_variable() -> None:
         runtime_dir="/run/fr",
         buffer_bytes=245 * 4096,
         buffer_kind="py",
+        calls=True,
+        calls_include=("shop", "shop_*"),
+        calls_exclude=("shop.metrics",),
+        calls_per_second=0,
         logging=False,
         redact=("iban", "tin"),
         min_age_s=1.5,
@@ -150,6 +158,8 @@ def test_tracer_config_from_env_disabled_ignores_the_rest() -> None:
         ("FRZMQ_MIN_AGE", "soon", "FRZMQ_MIN_AGE: wanted a duration such as 30s, 500ms, 2m or 1.5h, got 'soon'"),
         ("FRZMQ_MAX_BYTES", "-1", "FRZMQ_MAX_BYTES: wanted a size such as 64M, 64MiB, 4k or 123, got '-1'"),
         ("FRZMQ_DISABLE", "maybe", "FRZMQ_DISABLE: wanted 1 or 0, got 'maybe'"),
+        ("FRZMQ_CALLS", "2", "FRZMQ_CALLS: wanted 1 or 0, got '2'"),
+        ("FRZMQ_CALLS_PER_SECOND", "-1", "FRZMQ_CALLS_PER_SECOND: wanted a whole number such as 1000, or 0, got '-1'"),
         ("FRZMQ_LOGGING", "2", "FRZMQ_LOGGING: wanted 1 or 0, got '2'"),
     ],
 )

@@ -90,6 +90,9 @@ static PyObject *buffer_slices(PyObject *self, PyObject *arg) {
 
 /* --- the cut */
 
+static void calls_before_cut(Buffer *b);
+static void calls_after_cut(Buffer *b);
+
 typedef struct {
     uint32_t writer;
     uint64_t first_index, next_index, dropped;
@@ -163,6 +166,7 @@ static PyObject *buffer_cut(PyObject *self, PyObject *arg) {
     End *ends = NULL;
     Py_ssize_t count = 0;
     Writer *gone = NULL;
+    calls_before_cut(b);
     b->generation = generation;
     publish(&b->words[GENERATION_WORD], generation);
     for (Writer *w = b->writers; w != NULL; w = w->next) {
@@ -180,6 +184,7 @@ static PyObject *buffer_cut(PyObject *self, PyObject *arg) {
         Py_DECREF(gone);
         gone = next;
     }
+    calls_after_cut(b);
     PyObject *slices = slices_of(&pieces, failed), *tuple = ends_of(ends, count), *cut = NULL;
     if (slices != NULL && tuple != NULL) cut = PyObject_CallFunctionObjArgs(py.Cut, slices, tuple, NULL);
     Py_XDECREF(slices);

@@ -67,6 +67,14 @@ struct Track {
     int depth, room;
 };
 
+/* A call that has not ended, of calls.h. */
+typedef struct {
+    struct CodeState *code; /* borrowed; NULL: its code is gone */
+    uint64_t begin_ns;
+    uint32_t track;
+    int recorded;
+} OpenCall;
+
 struct Writer {
     PyObject_HEAD
     /* what each append looks at */
@@ -79,6 +87,8 @@ struct Writer {
     Buffer *buffer; /* NULL when it is gone */
     Track *track;
     uint64_t op_id;
+    OpenCall *calls; /* innermost last */
+    int call_depth, call_room;
     /* the rest */
     Chunk *chunk;
     PyObject *context; /* keeps `seen`: an address alone comes back */
@@ -157,6 +167,7 @@ static char notice;
 #endif
 THREAD_LOCAL Writer *tls_writer;
 THREAD_LOCAL int tls_making; /* a writer of this thread is being made */
+THREAD_LOCAL int tls_no_calls; /* the thread is the agent's, or at its end */
 
 /* Where the api records into; NULL while it is off, or armed by something that is no buffer of this kind. */
 static Buffer *active;

@@ -51,6 +51,14 @@ enum {
     KIND_THREAD_BEGIN = 10,
     KIND_THREAD_END = 11,
     KIND_PROCESS_BEGIN = 12,
+    KIND_CALL_BEGIN = 18,
+    KIND_CALL_END = 19,
+    KIND_CALL_FAIL = 20,
+    KIND_CALL_RESUME = 21,
+    KIND_CALL_SUSPEND = 22,
+    KIND_CALL_OPEN = 23,
+    KIND_CALL_QUIET = 24,
+    KIND_CALLS = 25,
 };
 
 static inline uint64_t make_word(uint64_t count, uint64_t end) { return count << 32 | end; }

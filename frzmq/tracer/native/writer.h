@@ -18,6 +18,8 @@ static inline uint8_t *append_begin(Writer *w, uint8_t kind, size_t size, uint64
         return NULL;
     }
     *now = clock_ns();
+    /* ticks.h: two processors' counters may differ */
+    if (UNLIKELY(*now < w->last)) *now = w->last;
     uint8_t *p = w->pos;
     *p = kind;
     return put_delta(p + 1, *now - w->last);
@@ -262,7 +264,11 @@ typedef struct {
 /* The thread has ended: its chunk returns, its counts stay until the next cut has reported them. */
 static void writer_end(Writer *w) {
     Buffer *b = w->buffer;
-    if (tls_writer == w) tls_writer = NULL;
+    if (tls_writer == w) {
+        tls_writer = NULL;
+        /* what is torn down with it calls, too, and would make a writer again */
+        tls_no_calls = 1;
+    }
     if (b == NULL || w->ended) return;
     if (b->closed) {
         w->ended = 1;
@@ -275,7 +281,7 @@ static void writer_end(Writer *w) {
         static const uint8_t nowhere[3] = {0, 0xa0, 0};
         writer_put(w, KIND_CONTEXT, nowhere, sizeof nowhere);
     }
-    writer_put(w, KIND_THREAD_END, NULL, 0);
+    writer_put(w, KIND_THREAD_END, (const uint8_t *)"", 0);
     writer_seal(w);
     w->ended = 1;
     track_end(w->thread_track);
@@ -401,6 +407,7 @@ static Writer *writer_of_thread(Buffer *b) {
 static void writer_dealloc(Writer *w) {
     PyTypeObject *type = Py_TYPE(w);
     PyMem_Free(w->lost);
+    PyMem_Free(w->calls);
     Py_XDECREF(w->context);
     Py_XDECREF(w->track);
     Py_XDECREF(w->thread_track);

@@ -22,6 +22,8 @@ def test_kinds_numbers_and_arities_stay_as_they_were_released() -> None:
         "gauge": (6, 2), "log": (7, 4), "exception": (8, 4), "context": (9, 3), "thread_begin": (10, 2),
         "thread_end": (11, 0), "process_begin": (12, 2), "process_end": (13, 1), "inject": (14, 3), "extract": (15, 3),
         "operation_update": (16, 3), "log_suppressed": (17, 4),
+        "call_begin": (18, 1), "call_end": (19, 1), "call_fail": (20, 2), "call_resume": (21, 1), "call_suspend": (22, 1),
+        "call_open": (23, 3), "call_quiet": (24, 4), "calls": (25, 3),
     }  # fmt: skip
 
 
