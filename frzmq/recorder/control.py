@@ -310,7 +310,7 @@ class Control:
             if self._lines is not None:
                 self.machine.emit(FindLines(self._lines[1].trace, self.machine.view(now_ns, LINES_NS)))
         elif self._snapshot is not None:
-            self._read_stuck(self._snapshot, [t for t in tracers if t is not None], now_ns)
+            self._read_stuck(self._snapshot, [t for t in tracers if t is not None] + self.machine.silent(), now_ns)
 
     def _read_stuck(self, snapshot: _Snapshot, tracers: list[Tracer], now_ns: int) -> None:
         """Who is stopped, or held in a call that gives nobody else the interpreter, does not answer: its buffer does."""

@@ -35,6 +35,8 @@ class Seal(Enum):
     GOODBYE = "goodbye"
     DEATH = "death"
     SILENCE = "silence"
+    STUCK = "stuck"
+    """For one snapshot: its tracer did not answer, and may go on."""
     STOP = "stop"
     REPLACED = "replaced"
     """A newer incarnation of the tracer said hello."""

@@ -641,6 +641,10 @@ class RecorderMachine:
     def live(self) -> list[Tracer]:
         return [t for t in self._tracers.values() if t.state is State.LIVE]
 
+    def silent(self) -> list[Tracer]:
+        """Not heard of for long, and alive."""
+        return [t for t in self._tracers.values() if t.state is State.SILENT and t.stands and t.hello.shared]
+
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)
 

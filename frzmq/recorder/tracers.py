@@ -79,7 +79,7 @@ class Tracer:
         stream = copy.deepcopy(self.stream)
         if tail is not None:
             stream.recover(tail, self.hello, self.nonce)
-        sealed = tuple(self.kept(generation, now_ns) for generation in stream.close(Seal.SILENCE))
+        sealed = tuple(self.kept(generation, now_ns) for generation in stream.close(Seal.STUCK))
         return dataclasses.replace(self, stream=stream).view(kept + sealed)
 
     def view(self, kept: tuple[Kept, ...]) -> StreamView:
