@@ -6,6 +6,7 @@
 #include "chunks.h"
 #include "opens.h"
 #include "strings.h"
+#include "ticks.h"
 
 enum { MAX_HEAD_BYTES = 1 + MAX_UINT_BYTES };
 
@@ -17,7 +18,7 @@ static inline uint8_t *append_begin(Writer *w, uint8_t kind, size_t size, uint64
         w->dropped++;
         return NULL;
     }
-    *now = clock_ns();
+    *now = ticks_ns();
     /* ticks.h: two processors' counters may differ */
     if (UNLIKELY(*now < w->last)) *now = w->last;
     uint8_t *p = w->pos;
