@@ -66,6 +66,10 @@ from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 MS: Final = 1_000_000
 SHIP_NS: Final = 50 * MS
 """After something was shipped, until the buffer is looked at again."""
+BUSY_BYTES: Final = 512 << 10
+"""After so much at once"""
+BUSY_SHIP_NS: Final = 5 * MS
+"""the next look is due: at 5 million records a second the buffer is full in less than 100 ms."""
 IDLE_SHIP_NS: Final = 100 * MS
 """The same, when there was nothing."""
 WINDOW_BYTES: Final = 4 << 20
@@ -120,6 +124,8 @@ class TracerMachine:
         self._strings_wanted = False
         self._dropped = 0
         self._more = False
+        self._burst_bytes = 0
+        """Collected without a pause."""
         self._flush_asked: int | None = None
         self._flushes: deque[tuple[int, int]] = deque()
         """``(tseq, token)`` of the marks under way."""
@@ -467,10 +473,14 @@ class TracerMachine:
         self._dropped = event.dropped
         self._strings(event.strings, now_ns)
         self._records(event.slices)
-        self._more = sum(s.size for s in event.slices) > COALESCE_BYTES - LARGE_CHUNK_BYTES
+        size_bytes = sum(s.size for s in event.slices)
+        self._burst_bytes += size_bytes
+        self._more = size_bytes > COALESCE_BYTES - LARGE_CHUNK_BYTES
         if self._more:
             return
-        self._ship_at_ns = now_ns + (SHIP_NS if event.slices else IDLE_SHIP_NS)
+        wait_ns = BUSY_SHIP_NS if self._burst_bytes >= BUSY_BYTES else SHIP_NS if event.slices else IDLE_SHIP_NS
+        self._ship_at_ns = now_ns + wait_ns
+        self._burst_bytes = 0
         if self._flush_asked is not None and len(self._flushes) < MAX_FLUSHES:
             self._stamp(BatchType.FLUSH, b"", now_ns)
             self._flushes.append((self.tseq, self._flush_asked))

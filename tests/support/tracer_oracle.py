@@ -8,6 +8,8 @@ from typing import Any
 
 from frzmq.tracer import events as ev
 from frzmq.tracer.machine import (
+    BUSY_BYTES,
+    BUSY_SHIP_NS,
     ENDING_HELLO_NS,
     FIRST_HELLO_NS,
     FIRST_PINGS,
@@ -67,6 +69,7 @@ class Oracle:
     refused: bool = False
     strings_wanted: bool = False
     more: bool = False
+    burst: int = 0
     stopped: bool = False
     ending: bool = False
     goodbye: bool = False
@@ -345,9 +348,13 @@ class Oracle:
         self.dropped = event.dropped
         self.strings(event.strings, now)
         out = self.records(event.slices, self.generation)
-        self.more = sum(s.size for s in event.slices) > COALESCE_BYTES - LARGE_CHUNK_BYTES
+        size = sum(s.size for s in event.slices)
+        self.burst += size
+        self.more = size > COALESCE_BYTES - LARGE_CHUNK_BYTES
         if not self.more:
-            self.ship_at = now + (SHIP_NS if event.slices else IDLE_SHIP_NS)
+            busy = self.burst >= BUSY_BYTES
+            self.ship_at = now + (BUSY_SHIP_NS if busy else SHIP_NS if event.slices else IDLE_SHIP_NS)
+            self.burst = 0
             if self.flush_asked and len(self.flushes) < MAX_FLUSHES:
                 self.flushes[self.stamp(BatchType.FLUSH, self.generation, b"", now)] = self.flush_asked
                 self.flush_asked = 0
