@@ -124,7 +124,7 @@ class Stream:
         self._next_index: dict[int, int] = {}
         self._writers: dict[int, _Writer] = {}
         self._held = self._evicted = self._late = self._overwritten = self._missing = 0
-        self._dropped = self._duplicate = self._rejected = 0
+        self._dropped = self._duplicate = self._rejected = self._torn = 0
 
     # --- what came
 
@@ -204,6 +204,7 @@ class Stream:
 
     def recover(self, tail: Tail, hello: Hello, nonce: int) -> None:
         """Takes what a dead tracer's buffer file holds, and what had not come; `close` is to follow."""
+        self._torn += tail.torn
         header = Header(BatchType.STRINGS, hello.uuid, hello.incarnation, nonce, self.opened, self._seen.end)
         for start, end in self._string_ids.gaps(1, len(tail.strings) + 1):
             strings = replace(header, first_index=start, count=end - start)
@@ -289,6 +290,7 @@ class Stream:
             dropped=self._dropped,
             duplicate=self._duplicate,
             rejected=self._rejected,
+            torn=self._torn,
         )
 
     # --- sequence numbers

@@ -91,6 +91,8 @@ class Tail:
     open: tuple[OpenItem, ...]
     """What had not ended."""
     problems: tuple[str, ...]
+    torn: int = 0
+    """Records that were being written."""
 
 
 def read_tail(
@@ -107,13 +109,15 @@ def read_tail(
     problems: list[str] = []
     strings = tuple(_strings(read, header, _WORDS.unpack(page)[STRINGS_WORD], problems))
     runs: list[Run] = []
+    torn = 0
     for number in range(header.layout.chunk_count):
         try:
             runs += _chunk(read, header, number, stored, released)
+            torn += _is_torn(read, header, number)
         except WireError as error:
             problems.append(f"chunk {number}: {error}")
     runs.sort(key=lambda run: (run.generation, run.writer, run.first_index))
-    return Tail(header, strings, tuple(runs), tuple(_open(read, header)), tuple(problems[:16]))
+    return Tail(header, strings, tuple(runs), tuple(_open(read, header)), tuple(problems[:16]), torn)
 
 
 def _strings(read: Read, header: FileHeader, word: int, problems: list[str]) -> Iterator[bytes]:
@@ -149,6 +153,15 @@ def _chunk(read: Read, header: FileHeader, number: int, stored: Mapping[int, Ran
             if (now[STATE_WORD], now[SERIAL_WORD]) == (words[STATE_WORD], words[SERIAL_WORD]):
                 return runs
     raise problem
+
+
+def _is_torn(read: Read, header: FileHeader, number: int) -> bool:
+    """Behind the last record of a chunk in use is a zero, until the next one is begun."""
+    words = _head(read, header, number)
+    state, end = words[STATE_WORD] >> 32, words[PUBLISHED_WORD] & 0xFFFF_FFFF
+    if state != ChunkState.OWNED or not CHUNK_HEADER_BYTES <= end < header.layout.chunk_bytes(number):
+        return False
+    return read(header.layout.chunk_offset(number) + end, 1) not in (b"\0", b"")
 
 
 def _head(read: Read, header: FileHeader, number: int) -> tuple[int, ...]:

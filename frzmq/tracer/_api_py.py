@@ -73,10 +73,10 @@ _events: dict[str, tuple[Callable[..., None], bytes, int, int]] = {}
 
 
 def _shape(size: int) -> Callable[..., None]:
-    """Packs a head, a delta and a tail of ``size`` bytes into a chunk; struct.error when either does not fit."""
+    """Packs a head, a delta, a tail of ``size`` bytes and a zero behind them into a chunk; struct.error when it does not fit."""
     pack = _shapes.get(size)
     if pack is None:
-        pack = struct.Struct(f">HI{size}s").pack_into
+        pack = struct.Struct(f">HI{size}sx").pack_into
         if len(_shapes) < _MAX_SHAPES:
             _shapes[size] = pack
     return pack

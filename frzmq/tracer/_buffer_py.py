@@ -231,6 +231,7 @@ class Buffer:
             words[CUT_WORD] = _EMPTY_WORD
             words[CUT_GENERATION_WORD] = max(writer.cut[0], 0)
             words[SERIAL_WORD] = self.serial
+            chunk.mem[CHUNK_HEADER_BYTES] = 0
             words[STATE_WORD] = pack_word(ChunkState.OWNED, writer.id)
             writer.use(chunk)
         return True

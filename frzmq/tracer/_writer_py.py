@@ -195,6 +195,9 @@ class Writer:
             size += 4
             _LARGE_HEAD(self.mem, pos, kind, 0xCF, delta)
             self.mem[pos + 10 : pos + size] = tail
+        if pos + size < len(self.mem):
+            # whoever finds another byte there knows that a record was begun
+            self.mem[pos + size] = 0
         words = self.words
         words[self.last_word] = now
         words[PUBLISHED_WORD] = self.word = self.word + (1 << 32 | size)

@@ -18,7 +18,8 @@ from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail, read_tail
 from frzmq.tracer._buffer_py import Buffer
 from frzmq.tracer.attributes import pack_text
-from frzmq.wire.chunk import layout_for
+from frzmq.tracer.buffer import make_buffer
+from frzmq.wire.chunk import PUBLISHED_WORD, STATE_WORD, ChunkState, layout_for, unpack_word
 from frzmq.wire.kinds import Kind
 from frzmq.wire.messages import Hello
 
@@ -169,3 +170,31 @@ def test_tail_of_a_file_that_lies_takes_memory_in_proportion(whole: bytes) -> No
         assert tracemalloc.get_traced_memory()[1] < 40 * SIZE
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["py", "auto"])
+def test_record_that_was_being_written_is_torn_and_only_that(kind: str, tmp_path: Path) -> None:
+    buffer = make_buffer(kind, UUID, 1, str(tmp_path), SIZE)
+    writer = buffer.writer()
+    for n in range(3000):
+        # chunks that are used again are full of old records
+        writer.append(Kind.EVENT, buffer.intern(f"event {n % 5}") + b"\xc0")
+        for piece in buffer.slices(1 << 30):
+            if piece.final:
+                buffer.release(piece.chunk, piece.serial)
+    assert buffer.path is not None
+    data = bytearray(Path(buffer.path).read_bytes())
+    layout = buffer.layout
+    buffer.close()
+    assert tail_of(bytes(data)).torn == 0
+    [end] = [
+        layout.chunk_offset(n) + unpack_word(words[PUBLISHED_WORD])[1]
+        for n in range(layout.chunk_count)
+        if (words := memoryview(data)[layout.chunk_offset(n) :][:128].cast("Q"))[STATE_WORD] >> 32 == ChunkState.OWNED
+    ]
+    data[end : end + 3] = bytes([Kind.EVENT, 0xCD, 0])
+    tail = tail_of(bytes(data))
+    assert (tail.torn, tail.problems) == (1, ())
+    stream = Stream(asked=1, young=True, max_strings_bytes=1 << 20)
+    stream.recover(tail, Hello(UUID, 1, 1, 1, 1, "s", 0), 0)
+    assert stream.ledger().torn == 1

@@ -134,6 +134,7 @@ static int writer_take(Writer *w, size_t need) {
     words[CUT_WORD] = EMPTY_WORD;
     words[CUT_GENERATION_WORD] = b->generation;
     words[SERIAL_WORD] = chunk->serial;
+    chunk->mem[CHUNK_HEADER_BYTES] = 0;
     publish(&words[STATE_WORD], make_word(CHUNK_OWNED, w->id));
     w->chunk = chunk;
     w->words = words;

@@ -30,6 +30,8 @@ static inline uint8_t *append_begin(Writer *w, uint8_t kind, size_t size, uint64
 static inline void append_end(Writer *w, const uint8_t *end, uint64_t now) {
     uint64_t word = w->word + (1ull << 32) + (uint64_t)(end - w->pos);
     w->words[LAST_WORDS + (word_count(word) & 1)] = now;
+    /* whoever finds another byte there knows that a record was begun */
+    if (LIKELY(end < w->limit)) *(uint8_t *)end = 0;
     publish(&w->words[PUBLISHED_WORD], word);
     w->word = word;
     w->last = now;
