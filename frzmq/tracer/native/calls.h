@@ -343,7 +343,7 @@ static int call_hide(Writer *w, CodeState *c, int may_disable) {
 /* The call of a code that is not simply recorded. `*found`: it is, after all. */
 static int call_begin_slowly(PyObject *code, CodeState *c, int may_disable, CodeState **found) {
     *found = NULL;
-    if (!calls.on || tls_no_calls) return KEEP;
+    if (!calls.on || tls_no_calls == PyThreadState_GetID(PyThreadState_Get()) + 1) return KEEP;
     if (c == NULL || c->filters != calls.filters) {
         if ((c = code_judge(code)) == NULL) return fault(active) < 0 ? RAISED : KEEP;
     }
@@ -618,7 +618,7 @@ static PyObject *calls_end(PyObject *module, PyObject *ignored) {
 static PyObject *calls_not_here(PyObject *module, PyObject *ignored) {
     (void)module;
     (void)ignored;
-    tls_no_calls = 1;
+    tls_no_calls = PyThreadState_GetID(PyThreadState_Get()) + 1;
     Py_RETURN_NONE;
 }
 
