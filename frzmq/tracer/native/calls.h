@@ -378,8 +378,8 @@ static inline int call_begin(PyObject *code, uint8_t kind, int may_disable) {
     Buffer *b = active;
     if (UNLIKELY(b == NULL || c == NULL || c->ready != b->serial_of_buffer || tls_writer == NULL || tls_writer->buffer != b)) {
         int answer = call_begin_slowly(code, c, may_disable, &c);
-        if (c == NULL) return answer;
-        b = active;
+        /* Python code may have run: the recording may be off again */
+        if (c == NULL || tls_writer == NULL) return answer;
     }
     Writer *w = tls_writer;
     if (UNLIKELY(c->window != calls.window)) {
