@@ -582,6 +582,27 @@ def test_calls_take_a_tool_id_that_is_nobodys_and_give_it_back() -> None:
         monitoring.free_tool_id(3)
 
 
+def test_calls_leave_nothing_disabled_for_the_next_tool(tmp_path: Path) -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("sys.monitoring came with 3.12")
+    monitoring = sys.monitoring
+    with recorder(calls_per_second=10) as flight:
+        hot(100)
+        snapshot = taken(flight, tmp_path)
+    assert any(quiet.at_least for quiet in snapshot.quiet_calls)
+    seen: list[str] = []
+    monitoring.use_tool_id(3, "next")
+    try:
+        monitoring.register_callback(3, monitoring.events.PY_START, lambda code, _: seen.append(code.co_name))
+        monitoring.set_events(3, monitoring.events.PY_START)
+        leaf()
+        monitoring.set_events(3, 0)
+        monitoring.register_callback(3, monitoring.events.PY_START, None)
+    finally:
+        monitoring.free_tool_id(3)
+    assert seen == ["leaf"]
+
+
 def test_calls_without_a_free_tool_id_are_an_error() -> None:
     if sys.version_info < (3, 12):
         pytest.skip("sys.monitoring came with 3.12")
