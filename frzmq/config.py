@@ -230,6 +230,8 @@ class RecorderConfig:
     """Allows tcp beyond this host without keys."""
     triggers: str = ""
     """That each process is to look out for, as in `frzmq.triggers`."""
+    on_death: bool = True
+    """A process that dies, and not by somebody's wish, leaves a snapshot as a trigger does."""
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def __post_init__(self) -> None:
@@ -247,6 +249,7 @@ class RecorderConfig:
             if (address := getattr(self, name)) is not None:
                 _check_text(f"{where}.{name}", address)
         _check_flag(f"{where}.insecure", self.insecure)
+        _check_flag(f"{where}.on_death", self.on_death)
         if self.triggers:
             from frzmq.triggers import parse_triggers
 

@@ -7,8 +7,6 @@ that closes, by `EmbeddedRecorder.close` or by the program's death, it finishes 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import select
 import shutil
@@ -28,8 +26,6 @@ CLOSE_TIMEOUT_S = 12.0
 """It has 10 s to write what it must."""
 PREFIX = "r"
 """Of the directories of embedded recorders."""
-YOUNG_S = 300.0
-"""A directory of this age may be that of a recorder that is about to start."""
 
 
 class EmbeddedRecorder:
@@ -41,7 +37,6 @@ class EmbeddedRecorder:
                 "embedded recorder: wanted a Python interpreter in sys.executable, got none; join a running one instead"
             )
         parent = ensure_private_dir(directory or runtime_dir())
-        _sweep(parent)
         self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         self.address = f"ipc://{self.directory}"
         self._owner_pid = os.getpid()
@@ -66,6 +61,8 @@ class EmbeddedRecorder:
         ]
         command += ["--min-age", f"{config.min_age_ns}ns", "--max-bytes", str(config.max_bytes)]
         command += ["--snapshots", config.store.directory]
+        if not config.on_death:
+            command.append("--no-death-snapshots")
         # by way of 3: a shell gives a command in the background an empty standard input first, and `<&0` would be that one (dash)
         shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo pid $!', "sh", *command]
         stdin_read, self._stdin = os.pipe()
@@ -148,34 +145,6 @@ class EmbeddedRecorder:
             os.close(stdout)
         shutil.rmtree(self.directory, ignore_errors=True)
         return ended
-
-
-def _sweep(parent: str) -> None:
-    """Removes what embedded recorders that were killed have left: directories with a lock that nobody holds."""
-    with contextlib.suppress(OSError):
-        for entry in list(os.scandir(parent)):
-            with contextlib.suppress(OSError):
-                if _is_left(entry):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _is_left(entry: os.DirEntry[str]) -> bool:
-    """Raises OSError when it cannot be told."""
-    if not entry.name.startswith(PREFIX) or not entry.is_dir(follow_symlinks=False):
-        return False
-    if time.time() - entry.stat(follow_symlinks=False).st_mtime <= YOUNG_S:
-        return False
-    try:
-        fd = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _wait_end(fd: int, timeout_s: float) -> bool:

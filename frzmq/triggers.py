@@ -28,7 +28,8 @@ from typing import Final, Literal, TypeAlias
 from frzmq.config import parse_count, parse_duration
 from frzmq.errors import ConfigError
 
-On: TypeAlias = Literal["slow", "error", "log", "signal", "when"]
+On: TypeAlias = Literal["slow", "error", "log", "signal", "when", "death"]
+"""``death``: of the recorder itself, no text says it."""
 
 MAX_CHARS: Final = 1024
 MAX_TRIGGERS: Final = 64

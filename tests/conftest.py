@@ -1,5 +1,7 @@
-"""Profiles of hypothesis: ``dev`` unless ``--hypothesis-profile=long`` asks for the other."""
+"""Profiles of hypothesis: ``dev`` unless ``--hypothesis-profile=long`` asks for the other. And where no test says it, snapshots of triggers and of deaths
+go to a temporary directory."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # shared runners stall for seconds: a deadline for one example would fail at random
@@ -13,3 +15,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dev")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # not FRZMQ_SNAPSHOTS: programs that tests start have none of these
+    pytest.MonkeyPatch().setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

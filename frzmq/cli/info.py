@@ -107,7 +107,7 @@ def _show(snapshot: Snapshot) -> None:
                 f"clock of {clean(process.name)}: {process.clock.source}, {format_duration(process.clock.offset_ns)}{error}"
             )
         if process.error:
-            print(f"{clean(process.name)} was stopped: {clean(process.error)}")
+            print(f"{clean(process.name)}: {clean(process.error)}")
     for each in snapshot.call_filters:
         print(clean(filter_text(snapshot, each)))
     quiet = {(each.process, each.code) for each in snapshot.quiet_calls}

@@ -57,6 +57,11 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
         metavar="DIR",
         help="where triggers leave snapshots (default: frzmq in the user's state directory)",
     )
+    parser.add_argument(
+        "--no-death-snapshots",
+        action="store_true",
+        help="leave none when a process dies; by default one is left unless it was ended by SIGTERM, SIGINT or SIGHUP",
+    )
     parser.add_argument("--keep-count", metavar="N", help="of these so many stay at the most (default: 50)")
     parser.add_argument("--keep-age", metavar="DURATION", help="they stay no longer (default: 7d)")
     parser.add_argument("--keep-bytes", metavar="SIZE", help="they take no more (default: 1G)")
@@ -91,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             address,
             ready=lambda: _say_ready(endpoints.address),
             parent_fd=_STDIN if args.embedded else None,
+            siblings=args.remove_dir,
         )
     except ConfigError as error:
         log(str(error))
@@ -107,6 +113,7 @@ def _config(args: argparse.Namespace) -> RecorderConfig:
         max_generation_bytes=parse_size(args.max_generation_bytes, "--max-generation-bytes"),
         mode="embedded" if args.embedded else "service",
         insecure=args.insecure,
+        on_death=not args.no_death_snapshots,
         **_triggers(args),
     )
 

@@ -57,7 +57,7 @@ def _show(status: Status) -> None:
         print_table(headings, [_row(tracer, status) for tracer in status.tracers], left=3)
     for tracer in status.tracers:
         if tracer.error:
-            print(f"{name_of(tracer)}: stopped: {tracer.error}")
+            print(f"{name_of(tracer)}: {tracer.error}")
         if tracer.agent_errors:
             print(f"{name_of(tracer)}: {tracer.agent_errors} faults of its agent")
         if tracer.trigger_problem:

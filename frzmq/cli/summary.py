@@ -93,6 +93,7 @@ def _logs(snapshot: Snapshot, trees: list[Node]) -> list[Log]:
 
 
 def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
+    from frzmq.analysis.deaths import deaths
     from frzmq.analysis.services import operation_stats
     from frzmq.cli.tables import node_facts
     from frzmq.export.functions import functions
@@ -114,6 +115,18 @@ def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
                 "took_ns": snapshot.took_ns(item),
             }
             for item in _open(snapshot)
+        ],
+        "deaths": [
+            {
+                "process": death.process.name,
+                "error": death.process.error,
+                "open": [{"name": o.name, "trace": o.trace} for o in death.open],
+                "touched": [
+                    {"name": o.name, "process": snapshot.processes[o.process].name, "trace": o.trace, "error": o.error}
+                    for o in death.touched
+                ],
+            }
+            for death in deaths(snapshot)
         ],
         "errors": [
             {"count": count, "what": what, "error": error, "process": process}
@@ -144,6 +157,7 @@ def _show(forest: Forest, trees: list[Node]) -> None:
         out.print(f"slowest {n}: trace {getattr(tree.item, 'trace', '') or '?'}", style="bold")
         show_tree(out, snapshot, tree)
         show_meanwhile(out, forest, tree)
+    _show_deaths(out, snapshot)
     _show_open(out, snapshot)
     _show_errors(out, snapshot)
     _show_logs(out, snapshot, trees)
@@ -166,6 +180,27 @@ def _show_head(out: Console, snapshot: Snapshot) -> None:
     out.print(f"lost: {', '.join(lost)}" if lost else "lost: nothing")
     for name in header.missing:
         out.print(f"missing: the last moments of {clean(name)}")
+
+
+def _show_deaths(out: Console, snapshot: Snapshot) -> None:
+    from frzmq.analysis.deaths import deaths
+    from frzmq.cli.tables import show_table
+    from frzmq.export.text import clean
+
+    found = deaths(snapshot)
+    if not found:
+        return
+    out.print()
+    rows = []
+    for death in found:
+        name, error = clean(death.process.name), clean(death.process.error)
+        rows.append((name, error, ", ".join(clean(o.name) or "?" for o in death.open[:MAX_OPEN])))
+        rows += [
+            ("", f"touched: {clean(snapshot.processes[o.process].name)}", clean(o.name) or "?")
+            for o in death.touched[:MAX_OPEN]
+        ]
+    show_table(out, ("died", "how", "in the midst of"), rows[:MAX_OPEN], left=3)
+    _more(out, len(rows) - MAX_OPEN)
 
 
 def _show_open(out: Console, snapshot: Snapshot) -> None:

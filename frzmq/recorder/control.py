@@ -15,6 +15,7 @@ from frzmq.errors import ControlCode
 from frzmq.recorder.events import (
     FindLines,
     LinesFound,
+    ReadTail,
     SendLink,
     SendReply,
     ShareSnapshot,
@@ -22,9 +23,12 @@ from frzmq.recorder.events import (
     SnapshotFinished,
     State,
     Store,
+    TailRead,
     WriteSnapshot,
 )
 from frzmq.recorder.incidents import Incident, Incidents
+from frzmq.recorder.tail import Tail
+from frzmq.recorder.tracers import Tracer
 from frzmq.wire.messages import (
     Cancel,
     Credit,
@@ -51,6 +55,8 @@ MAX_MISSING = 1024
 LINES_NS = 60 * 10**9
 """Log lines are looked for in the last so much."""
 MAX_FLUSHES = 256
+RECOVERY_NS = 2_000_000_000
+"""For so long a snapshot, or a dead tracer's stream, waits for what a buffer file holds."""
 MAX_CLIENTS = 64
 MAX_TIMEOUT_NS = 3600 * 10**9
 
@@ -81,6 +87,12 @@ class _Snapshot:
     incident: Incident | None = None
     """That asks for it to be stored."""
     writing: bool = False
+    stuck: dict[int, Tail | None] = field(default_factory=dict)
+    """By number: who did not answer the flush, with what was read of its buffer."""
+    unread: set[bytes] = field(default_factory=set)
+    """Those whose buffers are being read, by uuid."""
+    read_until_ns: int | None = None
+    """No longer than this."""
 
 
 @dataclass(slots=True)
@@ -96,6 +108,8 @@ class Control:
     incidents: Incidents = field(default_factory=Incidents)
     _flushes: list[_Flush] = field(default_factory=list)
     _snapshot: _Snapshot | None = None
+    _queued: list[tuple[bytes, SnapshotRequest]] = field(default_factory=list)
+    """Requests that came while the recorder made one of its own accord."""
     _snapshot_number: int = 0
     _lines: tuple[bytes, LinesWanted] | None = None
     """Peer and question, until its answer is there."""
@@ -107,6 +121,8 @@ class Control:
         due_ns = self.incidents.deadline_ns()
         if due_ns is not None and self._snapshot is None:
             deadlines.append(due_ns)
+        if self._snapshot is not None and self._snapshot.read_until_ns is not None:
+            deadlines.append(self._snapshot.read_until_ns)
         return min(deadlines, default=None)
 
     @property
@@ -150,6 +166,13 @@ class Control:
             if not flush.targets or now_ns >= flush.deadline_ns:
                 self._flushes.remove(flush)
                 self._finish_flush(flush, now_ns)
+        snapshot = self._snapshot
+        if (
+            snapshot is not None
+            and snapshot.read_until_ns is not None
+            and (not snapshot.unread or now_ns >= snapshot.read_until_ns)
+        ):
+            self._write(snapshot, now_ns)
         if self._snapshot is None and (incident := self.incidents.take_due(now_ns)) is not None:
             self._snapshot_number += 1
             last_ns = incident.last_ns(now_ns)
@@ -168,7 +191,10 @@ class Control:
             self.machine.note_error(f"snapshot {event.snapshot}: {event.error}")
         else:
             self.snapshots += 1
-        if self._stopping is not None:
+        queued, self._queued = self._queued, []
+        for peer, request in queued:
+            self.request(peer, request, now_ns)
+        if self._stopping is not None and self._snapshot is None:
             peer, id_ = self._stopping
             if self.incidents.pending:
                 self.incidents.hurry(now_ns)
@@ -284,13 +310,37 @@ class Control:
             if self._lines is not None:
                 self.machine.emit(FindLines(self._lines[1].trace, self.machine.view(now_ns, LINES_NS)))
         elif self._snapshot is not None:
-            snapshot = self._snapshot
-            snapshot.writing = True
-            self.machine.retain(now_ns)
-            view = self.machine.view(now_ns, snapshot.last_ns)
-            store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
-            clients = tuple(snapshot.clients)
-            self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, missing, store))
+            self._read_stuck(self._snapshot, [t for t in tracers if t is not None] + self.machine.silent(), now_ns)
+
+    def _read_stuck(self, snapshot: _Snapshot, tracers: list[Tracer], now_ns: int) -> None:
+        """Who is stopped, or held in a call that gives nobody else the interpreter, does not answer: its buffer does."""
+        snapshot.stuck = {tracer.number: None for tracer in tracers}
+        for tracer in tracers:
+            if tracer.hello.shared:
+                snapshot.unread.add(tracer.hello.uuid)
+                self.machine.emit(ReadTail(tracer.hello.uuid, tracer.stream.stored_records(), alive=True))
+        if snapshot.unread:
+            snapshot.read_until_ns = now_ns + RECOVERY_NS
+        else:
+            self._write(snapshot, now_ns)
+
+    def tail_read(self, number: int, event: TailRead) -> None:
+        """Of a tracer that lives."""
+        snapshot = self._snapshot
+        if snapshot is not None and event.uuid in snapshot.unread:
+            snapshot.unread.discard(event.uuid)
+            snapshot.stuck[number] = event.tail
+
+    def _write(self, snapshot: _Snapshot, now_ns: int) -> None:
+        snapshot.read_until_ns = None
+        snapshot.writing = True
+        self.machine.retain(now_ns)
+        view = self.machine.view(now_ns, snapshot.last_ns, snapshot.stuck)
+        store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
+        clients = tuple(snapshot.clients)
+        silent = [self.machine.tracer(number) for number, tail in snapshot.stuck.items() if tail is None]
+        missing = tuple(tracer.name for tracer in silent if tracer is not None)[:MAX_MISSING]
+        self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, missing, store))
 
     # --- snapshot
 
@@ -301,6 +351,9 @@ class Control:
             self._snapshot_number += 1
             self._snapshot = _Snapshot(self._snapshot_number, request.reason, request.last_ns, [client])
             self._begin_flush(None, request.timeout_ns, False, now_ns)
+        elif active.incident is not None and not request.share and len(self._queued) < MAX_CLIENTS:
+            # nobody knew of it
+            self._queued.append((peer, request))
         elif not request.share or len(active.clients) >= MAX_CLIENTS:
             self._error(
                 peer, request.id, ControlCode.SNAPSHOT_ACTIVE, "snapshot: wanted no other to be made, got one that is"
@@ -317,6 +370,8 @@ class Control:
         else:
             self.stored += 1
             self.stored_last = event.path
+        if incident.tell is None:
+            return
         peer, id_ = incident.tell
         self.machine.emit(SendLink(peer, Reported(id_, event.path, incident.reason(), error[:1024])))
 

@@ -35,6 +35,8 @@ class Seal(Enum):
     GOODBYE = "goodbye"
     DEATH = "death"
     SILENCE = "silence"
+    STUCK = "stuck"
+    """For one snapshot: its tracer did not answer, and may go on."""
     STOP = "stop"
     REPLACED = "replaced"
     """A newer incarnation of the tracer said hello."""
@@ -142,6 +144,8 @@ class TracerDied:
     """Its record lock is free. Frames of it that are under way are still taken for a moment."""
 
     uuid: bytes
+    how: str = "unknown"
+    """``SIGKILL``, ``exit status 3``, or unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ class SnapshotFinished:
 
 @dataclass(frozen=True, slots=True)
 class TailRead:
-    """By `RecoverTracer`. ``tail`` None: there is none to be had, and ``problem`` says why."""
+    """By `ReadTail`. ``tail`` None: there is none to be had, and ``problem`` says why."""
 
     uuid: bytes
     tail: Tail | None
@@ -278,14 +282,16 @@ class ForgetTracer:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoverTracer:
-    """It is dead: its buffer file is to be read; one `TailRead` follows."""
+class ReadTail:
+    """It is dead, or does not answer: its buffer file is to be read; one `TailRead` follows."""
 
     uuid: bytes
     stored: Mapping[int, Ranges]
     """By writer: the records that are here."""
+    alive: bool = False
+    """Then the file stays, and may be written while it is read."""
 
 
 Instruction: TypeAlias = (
-    SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer | RecoverTracer
+    SendLink | SendReply | WriteSnapshot | ShareSnapshot | FindLines | WatchTracer | ForgetTracer | ReadTail
 )

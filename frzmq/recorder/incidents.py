@@ -1,4 +1,4 @@
-"""What the triggers of all processes report, made into few snapshots.
+"""What the triggers of all processes report, and the deaths that the recorder sees, made into few snapshots.
 
 A report begins an incident; what is reported until its snapshot is due joins it, whoever reports it and by whichever trigger. A trigger in its cooldown, or over its
 number an hour, begins none, but still joins one that is there. Pure: no IO, no clock.
@@ -23,13 +23,16 @@ MAX_KNOWN: Final = 1024
 """Triggers whose cooldowns are remembered."""
 HOUR_NS: Final = 3600 * 10**9
 MAX_REASON_CHARS: Final = 1024
+WISHED: Final = frozenset({"exit status 0", "SIGTERM", "SIGINT", "SIGHUP"})
+DEATH: Final = Trigger("death", "death", cooldown_ns=MIN_GAP_NS, per_hour=30)
+"""Of the recorder itself: a process that is killed looks out for nothing. A worker that crashes again and again does not fill the directory."""
 
 
 @dataclass(slots=True)
 class Incident:
-    """One snapshot to be made. ``tell``: peer and id of the report that began it."""
+    """One snapshot to be made. ``tell``: peer and id of the report that began it; None: nobody waits for an answer."""
 
-    tell: tuple[bytes, int]
+    tell: tuple[bytes, int] | None
     service: str
     on: str
     begun_ns: int
@@ -59,15 +62,21 @@ class Incidents:
         self._not_before_ns = 0
 
     def report(self, peer: bytes, report: Report, trigger: Trigger, process: str, service: str, now_ns: int) -> None:
+        self._add((peer, report.id), trigger, _reason(report, trigger, process), service, now_ns)
+
+    def death(self, process: str, how: str, service: str, now_ns: int) -> None:
+        """Nothing, where somebody wished it, or the process says that all is well."""
+        if how not in WISHED:
+            self._add(None, DEATH, _printable(f"death: {process} ended by {how}"), service, now_ns)
+
+    def _add(self, tell: tuple[bytes, int] | None, trigger: Trigger, reason: str, service: str, now_ns: int) -> None:
         self.reports += 1
         incident = self._next
         if not self._may_fire(trigger, now_ns, joins=incident is not None):
             self.suppressed += 1
             return
-        reason = _reason(report, trigger, process)
         if incident is None:
             due_ns = max(now_ns + max(trigger.after_ns, COALESCE_NS), self._not_before_ns)
-            tell = (peer, report.id)
             self._next = Incident(tell, service, trigger.on, now_ns, due_ns, trigger.before_ns, [reason])
             return
         incident.due_ns = max(incident.due_ns, now_ns + trigger.after_ns)
@@ -128,5 +137,9 @@ def _reason(report: Report, trigger: Trigger, process: str) -> str:
     labels = "".join(f", {name}={value}" for name, value in trigger.labels)
     trace = f", trace {report.trace}" if report.trace else ""
     text = f"{trigger.on}: {report.detail or trigger.text} in {process}{trace}{labels}"
-    # it goes into logs, line by line, and what it names is often a client's to choose
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """It goes into logs, line by line, and what it names is often a client's to choose."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

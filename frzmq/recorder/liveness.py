@@ -13,6 +13,7 @@ import stat
 from typing import Final
 
 from frzmq.errors import ConfigError
+from frzmq.recorder.deaths import how_it_ended, process_of_lock
 
 PROBE_NS: Final = 100_000_000
 """Between two looks at the tracers' locks."""
@@ -109,6 +110,8 @@ class Liveness:
     def __init__(self, directory: str | None) -> None:
         self._directory = directory
         self._fds: dict[bytes, int] = {}
+        self._processes: dict[bytes, int] = {}
+        """Handles on those that hold the locks."""
         self._next_probe_ns = 0
 
     def watch(self, uuid: bytes) -> bool:
@@ -123,24 +126,29 @@ class Liveness:
             os.close(fd)
             return False
         self._fds[uuid] = fd
+        process = process_of_lock(fd)
+        if process >= 0:
+            self._processes[uuid] = process
         return True
 
     def forget(self, uuid: bytes) -> None:
-        fd = self._fds.pop(uuid, None)
-        if fd is not None:
-            os.close(fd)
+        for fds in (self._fds, self._processes):
+            fd = fds.pop(uuid, None)
+            if fd is not None:
+                os.close(fd)
 
     def deadline_ns(self) -> int | None:
         """When `probe` is to be called."""
         return self._next_probe_ns if self._fds else None
 
-    def probe(self, now_ns: int) -> list[bytes]:
-        """The tracers whose lock is free, at most every PROBE_NS; each is told once and forgotten."""
+    def probe(self, now_ns: int) -> list[tuple[bytes, str]]:
+        """The tracers whose lock is free, and how they ended, at most every PROBE_NS; each is told once and forgotten."""
         if now_ns < self._next_probe_ns:
             return []
         self._next_probe_ns = now_ns + PROBE_NS
-        dead = [uuid for uuid, fd in self._fds.items() if _is_free(fd)]
-        for uuid in dead:
+        free = [uuid for uuid, fd in self._fds.items() if is_free(fd)]
+        dead = [(uuid, how_it_ended(self._processes.get(uuid, -1))) for uuid in free]
+        for uuid in free:
             self.forget(uuid)
         return dead
 
@@ -149,7 +157,7 @@ class Liveness:
             self.forget(uuid)
 
 
-def _is_free(fd: int) -> bool:
+def is_free(fd: int) -> bool:
     """A shared lock is taken for an instant: a reader's descriptor is enough, and nobody locks this file a second time."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -14,13 +14,14 @@ A stream that is not live is forgotten once the ring holds nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import assert_never
 
 from frzmq.config import RecorderConfig
 from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.backoff import BackOff
-from frzmq.recorder.control import Control
+from frzmq.recorder.control import RECOVERY_NS, Control
 from frzmq.recorder.events import (
     ForgetTracer,
     FrameReceived,
@@ -29,7 +30,7 @@ from frzmq.recorder.events import (
     LinesFound,
     LinkGarbage,
     LinkReceived,
-    RecoverTracer,
+    ReadTail,
     RequestGarbage,
     RequestReceived,
     RingView,
@@ -45,6 +46,7 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
+from frzmq.recorder.tail import Tail
 from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
@@ -75,8 +77,6 @@ ADVANCE_GAP_NS = 100_000_000
 """Between two early advances of a stream."""
 DEATH_GRACE_NS = 100_000_000
 """For so long frames of a dead tracer, which were under way, are taken."""
-RECOVERY_NS = 2_000_000_000
-"""For so long a dead tracer's stream waits for what its buffer file holds."""
 MIN_GROWTH_BYTES = 64 << 10
 MAX_STATUS_BYTES = 900 << 10
 NEVER = 1 << 64
@@ -136,7 +136,7 @@ class RecorderMachine:
             case LinkGarbage():
                 self._link_garbage(event)
             case TracerDied():
-                self._died(event.uuid, now_ns)
+                self._died(event, now_ns)
             case RequestReceived():
                 self._control.request(event.peer, event.message, now_ns)
             case RequestGarbage():
@@ -157,8 +157,8 @@ class RecorderMachine:
 
     @property
     def busy(self) -> bool:
-        """A snapshot is being made, or a trigger asked for one."""
-        return self._control.busy
+        """A snapshot is being made, a trigger asked for one, or what a dead tracer left is waited for."""
+        return self._control.busy or any(t.dying for t in self._tracers.values())
 
     def hurry(self, now_ns: int) -> None:
         """It is to end soon: what triggers asked for is made at the next `Tick`, without the rest of their windows."""
@@ -398,6 +398,7 @@ class RecorderMachine:
         tracer.hello = hello
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
+        tracer.error = tracer.ended_how = ""
         tracer.died_ns = tracer.recover_until_ns = None
         tracer.heard_ns = tracer.advanced_ns = now_ns
         tracer.stream.rejoin(hello.generation)
@@ -443,15 +444,19 @@ class RecorderMachine:
 
     # --- how a tracer ends
 
-    def _died(self, uuid: bytes, now_ns: int) -> None:
-        tracer = self._current.get(uuid)
+    def _died(self, event: TracerDied, now_ns: int) -> None:
+        tracer = self._current.get(event.uuid)
         if tracer is not None and tracer.died_ns is None and tracer.state in (State.LIVE, State.SILENT):
             tracer.died_ns = now_ns
+            tracer.ended_how = event.how
             self._wake_at(now_ns + DEATH_GRACE_NS)
 
     def _tail_read(self, event: TailRead, now_ns: int) -> None:
         tracer = self._current.get(event.uuid)
-        if tracer is None or tracer.recover_until_ns is None or tracer.state not in (State.LIVE, State.SILENT):
+        if tracer is None or tracer.state not in (State.LIVE, State.SILENT):
+            return
+        if tracer.recover_until_ns is None:
+            self._control.tail_read(tracer.number, event)
             return
         tracer.recover_until_ns = now_ns
         problem = event.problem
@@ -462,6 +467,12 @@ class RecorderMachine:
             self.note_error(f"{tracer.name}: its last moments: {problem}")
         self._wake_at(now_ns)
         self._tick(now_ns)
+
+    def _bury(self, tracer: Tracer, now_ns: int) -> None:
+        tracer.error = f"it died: {tracer.ended_how}"
+        self._leave(tracer, State.DEAD)
+        if self._on and self._config.on_death:
+            self._control.incidents.death(tracer.name, tracer.ended_how, tracer.hello.service, now_ns)
 
     def _leave(self, tracer: Tracer, state: State) -> None:
         """Nothing of it is open any more."""
@@ -498,21 +509,19 @@ class RecorderMachine:
             if tracer.died_ns is None and now_ns - tracer.heard_ns >= self._config.silence_ns:
                 self._put(tracer, tracer.stream.close(Seal.SILENCE), now_ns)
                 self._leave(tracer, State.SILENT)
-        for tracer in [
-            t for t in self._tracers.values() if t.died_ns is not None and t.state in (State.LIVE, State.SILENT)
-        ]:
+        for tracer in [t for t in self._tracers.values() if t.dying]:
             assert tracer.died_ns is not None
             if now_ns - tracer.died_ns < DEATH_GRACE_NS:
                 self._wake_at(tracer.died_ns + DEATH_GRACE_NS)
                 continue
             if tracer.hello.shared and tracer.recover_until_ns is None:
                 tracer.recover_until_ns = now_ns + RECOVERY_NS
-                self._out.append(RecoverTracer(tracer.hello.uuid, tracer.stream.stored_records()))
+                self._out.append(ReadTail(tracer.hello.uuid, tracer.stream.stored_records()))
             if tracer.recover_until_ns is not None and now_ns < tracer.recover_until_ns:
                 self._wake_at(tracer.recover_until_ns)
                 continue
             self._put(tracer, tracer.stream.close(Seal.DEATH), now_ns)
-            self._leave(tracer, State.DEAD)
+            self._bury(tracer, now_ns)
         if now_ns >= self._next_advance_ns:
             self._next_advance_ns = now_ns + self._config.advance_every_ns
             for tracer in self.live():
@@ -608,14 +617,18 @@ class RecorderMachine:
     def _horizon_ns(self) -> int:
         return whole_horizon_ns((tracer, self._ring.kept(tracer.number)) for tracer in self._tracers.values())
 
-    def view(self, now_ns: int, last_ns: int) -> RingView:
-        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all."""
+    def view(self, now_ns: int, last_ns: int, stuck: Mapping[int, Tail | None] = MappingProxyType({})) -> RingView:
+        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all. ``stuck``: by number, tracers that do not answer, with what
+        was read of their buffers."""
         from_ns = now_ns - last_ns if last_ns else 0
         parts = []
         for tracer in self._tracers.values():
             kept = self._ring.kept(tracer.number)
             parts.append((tracer, tuple(k for k in kept if k.end_ns >= from_ns)))
-        streams = tuple(tracer.view(kept) for tracer, kept in parts)
+        streams = tuple(
+            tracer.view_stuck(kept, stuck[tracer.number], now_ns) if tracer.number in stuck else tracer.view(kept)
+            for tracer, kept in parts
+        )
         horizon_ns = max(whole_horizon_ns(parts), from_ns if any(s.sealed for s in streams) else 0)
         return RingView(streams, self._config.min_age_ns, self._config.max_bytes, horizon_ns)
 
@@ -627,6 +640,10 @@ class RecorderMachine:
 
     def live(self) -> list[Tracer]:
         return [t for t in self._tracers.values() if t.state is State.LIVE]
+
+    def silent(self) -> list[Tracer]:
+        """Not heard of for long, and alive."""
+        return [t for t in self._tracers.values() if t.state is State.SILENT and t.stands and t.hello.shared]
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)

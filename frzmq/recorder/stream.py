@@ -158,6 +158,9 @@ class Stream:
             self._take_strings(header, data)
         else:
             self._count_late(header)
+        if header.type in _OF_A_GENERATION:
+            # of a tracer that was taken for dead: should it say hello again, the rest of this generation, which lacks a part, is late as well
+            self._sealed_through = max(self._sealed_through, header.generation)
 
     # --- what is done to it
 

@@ -39,6 +39,7 @@ from frzmq.wire.kinds import KINDS, Kind
 Read = Callable[[int, int], bytes]
 """So many bytes from an offset; fewer at the end of the file."""
 MAX_STRINGS: Final = 1 << 20
+ATTEMPTS: Final = 16
 MAX_TIME_NS: Final = (1 << 63) - 1
 _HEAD: Final = struct.Struct(f"<{CHUNK_HEADER_BYTES // 8}Q")
 _WORDS: Final = struct.Struct(f"<{HEADER_BYTES // 8}Q")
@@ -92,8 +93,11 @@ class Tail:
     problems: tuple[str, ...]
 
 
-def read_tail(read: Read, file_bytes: int, uuid: bytes, stored: Mapping[int, Ranges]) -> Tail:
-    """Of a file of ``file_bytes``; ``stored``: by writer, which records are here already, and need not be read. Raises WireError when it is none of this tracer; what is wrong in a part of it costs that part, and is said."""
+def read_tail(
+    read: Read, file_bytes: int, uuid: bytes, stored: Mapping[int, Ranges], *, released: bool = False
+) -> Tail:
+    """Of a file of ``file_bytes``; ``stored``: by writer, which records are here already, and need not be read;
+    ``released``: also what was acknowledged and is not overwritten yet. Raises WireError when it is none of this tracer; what is wrong in a part of it costs that part, and is said."""
     page = read(0, HEADER_BYTES)
     header = decode_file_header(page, file_bytes)
     if header.uuid != uuid:
@@ -105,7 +109,7 @@ def read_tail(read: Read, file_bytes: int, uuid: bytes, stored: Mapping[int, Ran
     runs: list[Run] = []
     for number in range(header.layout.chunk_count):
         try:
-            runs += _chunk(read, header, number, stored)
+            runs += _chunk(read, header, number, stored, released)
         except WireError as error:
             problems.append(f"chunk {number}: {error}")
     runs.sort(key=lambda run: (run.generation, run.writer, run.first_index))
@@ -129,14 +133,39 @@ def _strings(read: Read, header: FileHeader, word: int, problems: list[str]) -> 
         problems.append(str(error))
 
 
-def _chunk(read: Read, header: FileHeader, number: int, stored: Mapping[int, Ranges]) -> list[Run]:
-    offset, size = header.layout.chunk_offset(number), header.layout.chunk_bytes(number)
-    head = read(offset, CHUNK_HEADER_BYTES)
+def _chunk(read: Read, header: FileHeader, number: int, stored: Mapping[int, Ranges], released: bool) -> list[Run]:
+    """A tracer that lives may write at the same time: then until header and records are of one moment, or one use at least."""
+    problem = WireError("it was reused again and again while it was read")
+    for _ in range(ATTEMPTS):
+        words = _head(read, header, number)
+        try:
+            runs = _chunk_of(words, read, header, number, stored, released)
+        except WireError as error:
+            problem = error
+            if _head(read, header, number) == words:
+                break
+        else:
+            now = _head(read, header, number)
+            if (now[STATE_WORD], now[SERIAL_WORD]) == (words[STATE_WORD], words[SERIAL_WORD]):
+                return runs
+    raise problem
+
+
+def _head(read: Read, header: FileHeader, number: int) -> tuple[int, ...]:
+    head = read(header.layout.chunk_offset(number), CHUNK_HEADER_BYTES)
     if len(head) < CHUNK_HEADER_BYTES:
         raise WireError(f"wanted a header of {CHUNK_HEADER_BYTES} bytes, got {len(head)}")
-    words = _HEAD.unpack(head)
+    return _HEAD.unpack(head)
+
+
+def _chunk_of(
+    words: tuple[int, ...], read: Read, header: FileHeader, number: int, stored: Mapping[int, Ranges], released: bool
+) -> list[Run]:
+    offset, size = header.layout.chunk_offset(number), header.layout.chunk_bytes(number)
     state, writer = unpack_word(words[STATE_WORD])
-    if state not in (ChunkState.OWNED, ChunkState.SEALED) or words[SERIAL_WORD] == 0:
+    # a free chunk that still names its writer was acknowledged, and not used since
+    held = state in (ChunkState.OWNED, ChunkState.SEALED) or (released and state == ChunkState.FREE and writer)
+    if not held or words[SERIAL_WORD] == 0:
         return []
     count, end = unpack_word(words[PUBLISHED_WORD])
     first, base_ns, last_ns = words[FIRST_INDEX_WORD], words[BASE_WORD], words[LAST_WORDS + (count & 1)]

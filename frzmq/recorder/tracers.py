@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from frzmq.recorder.events import SealedGeneration, State, StreamView
+from frzmq.recorder.events import Seal, SealedGeneration, State, StreamView
 from frzmq.recorder.ring import Kept
 from frzmq.recorder.stream import Stream
+from frzmq.recorder.tail import Tail
 from frzmq.wire.messages import Hello, TracerHeartbeat, TracerStatus
 
 MAX_ERROR_CHARS = 1024
@@ -33,9 +36,10 @@ class Tracer:
     rejoin_at_ns: int = 0
     """While stopped: from when on it may come back."""
     died_ns: int | None = None
+    """Its lock is free; what is under way may still come."""
+    ended_how: str = ""
     recover_until_ns: int | None = None
     """Its buffer file is being read; no longer than this is waited for that."""
-    """Its lock is free; what is under way may still come."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
     watched: bool = False
     unacknowledged_bytes: int = 0
@@ -46,6 +50,10 @@ class Tracer:
     @property
     def name(self) -> str:
         return f"{self.hello.service[:200]}[{self.hello.pid}]"
+
+    @property
+    def dying(self) -> bool:
+        return self.died_ns is not None and self.state in (State.LIVE, State.SILENT)
 
     @property
     def stands(self) -> bool:
@@ -65,6 +73,14 @@ class Tracer:
         """With its times on the recorder's clock: a tracer cannot have recorded in the future."""
         begin_ns = min(generation.first_ns + self.offset_ns, now_ns)
         return Kept(generation, begin_ns, max(begin_ns, min(generation.last_ns + self.offset_ns, now_ns)))
+
+    def view_stuck(self, kept: tuple[Kept, ...], tail: Tail | None, now_ns: int) -> StreamView:
+        """With what is open, as incomplete, and what its buffer held. The stream itself stays as it is: a tracer that goes on sends all of that."""
+        stream = copy.deepcopy(self.stream)
+        if tail is not None:
+            stream.recover(tail, self.hello, self.nonce)
+        sealed = tuple(self.kept(generation, now_ns) for generation in stream.close(Seal.STUCK))
+        return dataclasses.replace(self, stream=stream).view(kept + sealed)
 
     def view(self, kept: tuple[Kept, ...]) -> StreamView:
         return StreamView(

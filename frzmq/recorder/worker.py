@@ -33,7 +33,7 @@ from frzmq.recorder.events import (
     Instruction,
     LinkGarbage,
     LinkReceived,
-    RecoverTracer,
+    ReadTail,
     RequestGarbage,
     RequestReceived,
     SendLink,
@@ -44,8 +44,9 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
-from frzmq.recorder.liveness import DirectoryLock, Liveness
+from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.recovery import TailReader
 from frzmq.recorder.snapshots import write_view
@@ -142,6 +143,8 @@ class Worker:
         self._acks: dict[bytes, Ack] | None = None
         self._stopping = False
         self._end_ns: int | None = None
+        self._probed_ns = 0
+        """Until then the program's death may show."""
         self._turns = self._frames = self._frame_bytes = self._unsent = self._faults = 0
         self._fault_counts: dict[str, int] = {}
 
@@ -174,7 +177,7 @@ class Worker:
         if self._end_ns is None:
             return False
         self._machine.hurry(now_ns)
-        return now_ns >= self._end_ns or not (self._spools.busy() or self._machine.busy)
+        return now_ns >= self._end_ns or not (self._spools.busy() or self._machine.busy or now_ns < self._probed_ns)
 
     def turn(self) -> None:
         """One wait and what it brought."""
@@ -205,8 +208,8 @@ class Worker:
                 self._give(tail, now_ns)
             self._spools.pump(now_ns, busy=busy)
         with self._faultless("liveness"):
-            for uuid in self._liveness.probe(now_ns):
-                self._give(TracerDied(uuid), now_ns)
+            for uuid, how in self._liveness.probe(now_ns):
+                self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
@@ -272,7 +275,11 @@ class Worker:
         if gone:
             self._sockets.unwatch(fd)
             self._parent_fd = None
-            self._end_ns = self._end_ns or time.monotonic_ns() + ORPHAN_NS
+            now_ns = time.monotonic_ns()
+            self._end_ns = self._end_ns or now_ns + ORPHAN_NS
+            if self._machine.live():
+                # no goodbye: it was killed, and its lock may go a moment after its end of the pipe
+                self._probed_ns = now_ns + 2 * PROBE_NS
 
     # --- the machine
 
@@ -295,7 +302,7 @@ class Worker:
                     self._give(refused, now_ns)
             case FindLines():
                 self._lines.begin(instruction)
-            case RecoverTracer():
+            case ReadTail():
                 self._tails.begin(instruction)
             case ShareSnapshot():
                 self._spools.share(instruction, now_ns)
@@ -391,10 +398,11 @@ def run_recorder(
     ready: Callable[[], object] | None = None,
     parent_fd: int | None = None,
     started: Callable[[Worker], object] | None = None,
+    siblings: bool = False,
 ) -> None:
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
-    ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
     ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
     """
     endpoints = parse_address(address)
@@ -404,6 +412,7 @@ def run_recorder(
         )
     raise_file_limit()
     with _locked(endpoints):
+        _store_what_is_left(config, endpoints.directory, siblings=siblings)
         sockets = RecorderSockets(endpoints)
         try:
             worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
@@ -418,6 +427,28 @@ def run_recorder(
                 worker.close()
         finally:
             sockets.close(LINGER_MS)
+
+
+def _store_what_is_left(config: RecorderConfig, directory: str | None, *, siblings: bool) -> None:
+    """Of processes that died while no recorder was there: made into a snapshot aside, while this one begins to serve."""
+    if directory is None:
+        return
+    paths = left_buffers(directory)
+    parent = Path(directory).parent if siblings else None
+    if paths or parent is not None:
+        threading.Thread(target=_store, args=(paths, parent, config), name="frzmq-leftovers", daemon=True).start()
+
+
+def _store(paths: list[Path], parent: Path | None, config: RecorderConfig) -> None:
+    try:
+        path = store_leftovers(paths, config.store, machine_id())
+        if parent is not None:
+            store_directories(parent, config.store, machine_id())
+    except (OSError, WireError) as error:
+        log(f"what dead processes left: {error}")
+    else:
+        if path:
+            log(f"what dead processes left is in {path}")
 
 
 @contextlib.contextmanager

@@ -332,15 +332,11 @@ def gauge(name: str, value: float, /) -> None:
 # --- for the native ones
 
 
-def span_args(buffer: Buffer, name: str, attributes: dict[str, object]) -> bytes:
-    """The packed args of a span's begin."""
-    return buffer.intern(name) + pack_attributes(attributes, buffer.intern)
-
-
 def event_slowly(name: object, /, **attributes: object) -> None:
     """An event that is not easily packed."""
     _event_slowly(name, attributes)
 
 
-def decorate_with_span(span: Any, function: F) -> F:
-    return decorated(function, lambda: span, operation=False)
+def decorate_with_span(span: Any, function: F, plain: Callable[[Any, F], F]) -> F:
+    """``plain``: makes it of a function that is neither a coroutine nor a generator."""
+    return decorated(function, lambda: span, operation=False, plain=lambda function: plain(span, function))

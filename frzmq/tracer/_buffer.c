@@ -8,6 +8,7 @@
    native/agent.h    the cut and the slices
    native/memory.h   the type `Buffer`
    native/api.h      span, event, gauge
+   native/decorated.h   a span as a decorator
    native/ticks.h, calls.h   every call
 
    It needs the interpreter lock: docs/design/004-the-native-buffer-needs-the-interpreter-lock.md says what a free-threaded version takes. */
@@ -18,6 +19,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
+#include "native/decorated.h"
 #include "native/calls.h"
 
 static PyMethodDef module_methods[] = {
@@ -42,6 +44,18 @@ static int add_type(PyObject *module, PyTypeObject **place, PyType_Spec *spec, c
     return name == NULL ? 0 : PyModule_AddObjectRef(module, name, (PyObject *)*place);
 }
 
+/* For a test that holds it against frzmq/wire/chunk.py. */
+static PyObject *layout_constants(void) {
+#define CONSTANT(name) #name, (int)name
+    return Py_BuildValue(
+        "{sisisisisisisisisisisisisisisisisi}", CONSTANT(OPEN_ENTRY_BYTES), CONSTANT(SMALL_CHUNK_BYTES), CONSTANT(LARGE_CHUNK_BYTES),
+        CONSTANT(CHUNK_HEADER_BYTES), CONSTANT(GENERATION_WORD), CONSTANT(STRINGS_WORD), CONSTANT(OPEN_OMITTED_WORD),
+        CONSTANT(STATE_WORD), CONSTANT(SERIAL_WORD), CONSTANT(BASE_WORD), CONSTANT(FIRST_INDEX_WORD), CONSTANT(PUBLISHED_WORD),
+        CONSTANT(LAST_WORDS), CONSTANT(CUT_GENERATION_WORD), CONSTANT(CUT_WORD), CONSTANT(CUT_BASE_WORD), CONSTANT(MAX_STRINGS_BYTES)
+    );
+#undef CONSTANT
+}
+
 static int module_exec(PyObject *module) {
     /* its state is the process's: of the main interpreter, and made once */
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -62,9 +76,14 @@ static int module_exec(PyObject *module) {
         (py.asyncio_tasks == NULL && (py.asyncio_tasks = PyUnicode_InternFromString("asyncio.tasks")) == NULL) ||
         (py.asyncio_events == NULL && (py.asyncio_events = PyUnicode_InternFromString("asyncio.events")) == NULL))
         return -1;
+    PyObject *layout = layout_constants();
+    int failed = layout == NULL || PyModule_AddObjectRef(module, "LAYOUT", layout) < 0;
+    Py_XDECREF(layout);
+    if (failed) return -1;
     return add_type(module, &BufferType, &buffer_spec, "Buffer") < 0 || add_type(module, &WriterType, &writer_spec, "Writer") < 0 ||
                    add_type(module, &TrackType, &track_spec, NULL) < 0 || add_type(module, &ThreadEndType, &thread_end_spec, NULL) < 0 ||
-                   add_type(module, &SpanType, &span_spec, "Span") < 0
+                   add_type(module, &SpanType, &span_spec, "Span") < 0 ||
+                   add_type(module, &DecoratedType, &decorated_spec, NULL) < 0
 #if PY_VERSION_HEX >= 0x030c0000
                    || add_type(module, &HookType, &hook_spec, NULL) < 0 || add_hooks(module) < 0
 #endif

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -7,6 +7,8 @@ from frzmq.wire.batch import OpenItem, WriterInfo
 from frzmq.wire.chunk import Layout
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+LAYOUT: dict[str, int]
 
 class Buffer:
     kind: str
@@ -53,6 +55,10 @@ class Writer:
     buffer: Buffer
 
     def append(self, kind: int, tail: bytes, /) -> bool: ...
+    def begin_operation(
+        self, name: str, id: int, parent: int, trace: bytes, remote: int, attributes: Mapping[str, object], /
+    ) -> Any: ...
+    def end_operation(self, entry: Any, id: int, error: str, /) -> None: ...
     def notice(self) -> None: ...
 
 class Span:

@@ -547,7 +547,8 @@ class Buffer:
 
     def _set_free(self, chunk: Chunk) -> None:
         chunk.state = ChunkState.FREE
-        chunk.words[STATE_WORD] = 0
+        # with the writer: until it is used again it still says what it held
+        chunk.words[STATE_WORD] = pack_word(ChunkState.FREE, chunk.writer.id if chunk.writer is not None else 0)
         (self._free_small if len(chunk.mem) == SMALL_CHUNK_BYTES else self._free_large).append(chunk)
 
     def writer_infos(self) -> list[WriterInfo]:

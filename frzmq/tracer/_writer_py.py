@@ -13,13 +13,13 @@ import struct
 import sys
 from _thread import get_native_id
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic_ns as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from frzmq.tracer.attributes import pack_text, pack_uint
+from frzmq.tracer.attributes import NIL, pack_attributes, pack_bytes, pack_text, pack_uint
 from frzmq.tracer.context import OperationState, current
 from frzmq.tracer.faults import is_fault
 from frzmq.tracer.places import AUTOMATIC_NAME, install_asyncio_hook
@@ -155,6 +155,20 @@ class Writer:
             return False
         finally:
             self.busy = False
+
+    def begin_operation(
+        self, name: str, id: int, parent: int, trace: bytes, remote: int, attributes: Mapping[str, object]
+    ) -> Entry | None:
+        """Its record, and its entry in the open table; None when the record was dropped."""
+        intern = self.buffer.intern
+        head = intern(name) + pack_uint(id) + pack_uint(parent) + pack_bytes(trace) + pack_uint(remote)
+        if not self.append(Kind.OPERATION_BEGIN, head + pack_attributes(attributes, intern)):
+            return None
+        return self.buffer.open(Kind.OPERATION_BEGIN, self.id, self.last, name, self.track, id, parent, trace)
+
+    def end_operation(self, entry: Entry, id: int, error: str) -> None:
+        self.append(Kind.OPERATION_END, pack_uint(id) + (self.buffer.intern(error) if error else NIL))
+        self.buffer.free_entry(entry, self.last)
 
     def look(self) -> None:
         """Whether the task or the operation changed, or the agent wants to be noticed; while busy."""

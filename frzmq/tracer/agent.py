@@ -413,7 +413,9 @@ class Agent:
             case ReadStrings():
                 return StringsRead(self._buffer.strings_from_start())
             case SendHello(incarnation, generation):
-                self._send(self._hello(incarnation, generation))
+                hello = self._hello(incarnation, generation)
+                self.lock.say(encode_message(hello))
+                self._send(hello)
             case SendHeartbeat():
                 self._send(self._heartbeat(instruction))
             case SendPing(sent_ns):

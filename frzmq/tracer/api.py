@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 # of Kind, which is not loaded before something records
-_OPERATION_BEGIN: Final = 3
-_OPERATION_END: Final = 4
 _INJECT: Final = 14
 _EXTRACT: Final = 15
 _OPERATION_UPDATE: Final = 16
@@ -169,12 +167,9 @@ class Operation:
         state = OperationState(self, self.name, trace, new_id(), around)
         state.remote = remote[1] if remote is not None else 0
         parent_id = parent.id if parent is not None else 0
-        intern = w.buffer.intern
-        tail = (
-            intern(self.name) + pack_uint(state.id) + pack_uint(parent_id) + pack_bytes(trace) + pack_uint(state.remote)
-        )
-        if w.append(_OPERATION_BEGIN, tail + pack_attributes(self._attributes, intern)):
-            state.entry = w.buffer.open(_OPERATION_BEGIN, w.id, w.last, self.name, w.track, state.id, parent_id, trace)
+        entry = w.begin_operation(self.name, state.id, parent_id, trace, state.remote, self._attributes)
+        if entry is not None:
+            state.entry = entry
             state.buffer = w.buffer
             state.begin_ns = w.last
             state.notes = self._attributes
@@ -188,8 +183,7 @@ class Operation:
         if w is None or state.entry is None or state.buffer is not w.buffer:
             return
         error = type_name(kind) if kind is not None else state.error
-        w.append(_OPERATION_END, pack_uint(state.id) + (w.buffer.intern(error) if error else NIL))
-        w.buffer.free_entry(state.entry, w.last)
+        w.end_operation(state.entry, state.id, error)
         state.entry = state.buffer = None
         if hub.on_operation is not None:
             hub.on_operation(state, w.last - state.begin_ns, error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from functools import wraps
+from functools import update_wrapper, wraps
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from frzmq.tracer.context import OperationState, current, set_current
@@ -17,9 +18,10 @@ _ITERABLE_COROUTINE: Final = 0x100
 _ASYNC_GENERATOR: Final = 0x200
 
 
-def decorated(function: F, enter: Callable[[], Any], *, operation: bool) -> F:
+def decorated(function: F, enter: Callable[[], Any], *, operation: bool, plain: Callable[[F], F] | None = None) -> F:
     """``function`` inside of ``with enter():``. Of a generator the whole iteration is; the current operation, which the context
-    manager sets when it is an ``operation``, then is current only while the generator's own code runs, not the consumer's."""
+    manager sets when it is an ``operation``, then is current only while the generator's own code runs, not the consumer's.
+    ``plain``: the same of a plain function, when there is something faster."""
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
 
     if flags & (_COROUTINE | _ITERABLE_COROUTINE):
@@ -56,6 +58,10 @@ def decorated(function: F, enter: Callable[[], Any], *, operation: bool) -> F:
             return (yield from _steps(function(*args, **kwargs), enter(), operation))
 
         return iterate  # type: ignore[return-value]
+
+    if plain is not None and isinstance(function, FunctionType):
+        update_wrapper(made := plain(function), function)
+        return made
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -135,3 +136,60 @@ def test_buffer_file_that_was_cut_short_costs_the_tail_and_is_said(tmp_path: Pat
         assert "its last moments: buffer file: wanted areas inside the file's 100000 bytes" in error
         assert [e.name for e in opened.events if e.process == process.number][:1] == ["begin"]
         until_gone(Path(f"/proc/{program.process.pid}"))
+
+
+ALONE = """
+    import frzmq, ctypes, os, signal, sys
+
+    flight = frzmq.start(service="alone")
+    with frzmq.operation("work"):
+        for n in range(1000):
+            frzmq.event("n", n=n)
+        print("ready", flush=True)
+        match sys.argv[1]:
+            case "abort":
+                ctypes.CDLL(None).abort()
+            case "exit":
+                ctypes.CDLL(None)._exit(3)
+            case "wait":
+                sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "number", "said"),
+    [
+        ("wait", signal.SIGKILL, "SIGKILL"),
+        ("wait", signal.SIGTERM, None),
+        ("abort", None, "SIGABRT"),
+        ("exit", None, "exit status 3"),
+    ],
+)
+def test_program_with_a_recorder_of_its_own_leaves_a_snapshot_of_its_death(
+    tmp_path: Path, runtime_directory: Path, how: str, number: int | None, said: str | None
+) -> None:
+    store = tmp_path / "snapshots"
+    program = Program(
+        tmp_path / "alone.py", ALONE, how, FRZMQ_SNAPSHOTS=str(store), FRZMQ_RUNTIME_DIR=str(runtime_directory)
+    )
+    assert program.line() == "ready"
+    # what it recorded a moment ago may not have made the recorder known to it
+    if number is not None:
+        time.sleep(0.2)
+        program.process.send_signal(number)
+    program.process.communicate(timeout=DEADLINE_S)
+    for directory in runtime_directory.glob("r*"):
+        until_gone(directory)
+    if said is None:
+        assert not store.exists()
+        return
+    [path] = store.glob("*.frz")
+    assert "-alone-death" in path.name
+    opened = open_snapshot(path)
+    if sys.platform == "linux":
+        assert opened.header.reason == f"death: alone[{program.process.pid}] ended by {said}"
+    [process] = opened.processes
+    assert process.state == "dead"
+    assert [e.attributes["n"] for e in opened.events if e.name == "n"] == [*range(1000)]
+    [operation] = opened.operations
+    assert (operation.name, operation.end_ns) == ("work", None)

@@ -67,6 +67,7 @@ CONFIG = RecorderConfig(
     silence_ns=5 * S,
     flush_timeout_ns=2 * S,
     mode="service",
+    on_death=False,  # a snapshot of its own accord is test_machine's
 )
 CONTROL = b"client"
 
@@ -131,7 +132,7 @@ class RecorderModel(RuleBasedStateMachine):
         for stream in view.streams:
             k = oracle[stream.hello.uuid, stream.hello.incarnation]
             assert stream.state.value == k.state
-            assert bool(stream.error) == bool(k.error)
+            assert bool(stream.error) == (bool(k.error) or k.state == "dead")
             sealed = [
                 {
                     "generation": g.generation, "complete": g.complete, "seal": g.seal.value, "records": g.records, "frames": b"".join(g.frames),
@@ -232,6 +233,7 @@ class RecorderModel(RuleBasedStateMachine):
         elif h.type in (OPEN, RECORDS, END) and h.generation >= k.record_from:
             if k.state != "live" or h.generation <= k.sealed_through:
                 self._late(k, h)
+                k.sealed_through = max(k.sealed_through, h.generation)
             else:
                 k.parts.setdefault(h.generation, {})[h.tseq] = part
                 k.opened = max(k.opened, h.generation)

@@ -16,7 +16,12 @@ PACKAGE_PARENT = str(Path(frzmq.__file__).resolve().parent.parent)
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's, without what concerns frzmq or Python, and with ``variables``."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("FRZMQ_", "PYTHON"))}
+    plain = {
+        key: value
+        for key, value in os.environ.items()
+        # which buffer is tested holds for the programs too
+        if key == "FRZMQ_BUFFER" or not key.startswith(("FRZMQ_", "PYTHON"))
+    }
     return {**plain, "PYTHONPATH": PACKAGE_PARENT, **variables}
 
 

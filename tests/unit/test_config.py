@@ -249,6 +249,7 @@ def test_recorder_config_default_is_a_minute_and_64_mib(monkeypatch: pytest.Monk
         "control_address": None,
         "insecure": False,
         "triggers": "",
+        "on_death": True,
         "store": {"directory": "/s", "keep_count": 50, "keep_age_s": 7 * 86400.0, "keep_bytes": 1 << 30},
     }
 

@@ -10,9 +10,9 @@
 
 static PyObject *recording; /* what is recorded into; NULL: off */
 static PyObject *on_span;   /* called with name and duration of each span that ends; or NULL */
-static PyObject *spans;     /* {name: Span} of the kept ones */
+static PyObject *spans;     /* {name: Span} of names that were asked for; emptied when there are too many */
 
-enum { MAX_SPANS = 1024, KNOWN_SPANS = 1024 };
+enum { MAX_SPANS = 1024, KNOWN_SPANS = 1024, FIRST_SPANS = 512 };
 
 /* The packed args of a span's record. Those of a name that is in the string table have at most seven bytes, and are copied by one move of 16. */
 typedef struct {
@@ -33,8 +33,7 @@ typedef struct {
 
 /* Of the address of a name: the kept span. */
 static struct {
-    PyObject *key; /* strong */
-    Span *span;    /* borrowed from `spans` */
+    PyObject *key, *span; /* strong */
 } known_spans[KNOWN_SPANS];
 
 static int args_set(Args *args, const uint8_t *data, size_t size) {
@@ -104,28 +103,6 @@ static inline Writer *find_writer(Buffer *b) {
 
 /* --- spans */
 
-static int pack_attributes(Buffer *b, Packer *packer, PyObject *attributes) {
-    if (attributes == NULL || PyDict_GET_SIZE(attributes) == 0) {
-        pack_byte(packer, NIL);
-        return 0;
-    }
-    if (PyDict_GET_SIZE(attributes) <= MAX_ATTRIBUTES) {
-        PyObject *name, *value;
-        Py_ssize_t at = 0;
-        pack_map_head(packer, (size_t)PyDict_GET_SIZE(attributes));
-        while (PyDict_Next(attributes, &at, &name, &value)) {
-            if (!PyUnicode_CheckExact(name)) {
-                packer->failed = 1;
-                return 0;
-            }
-            if (pack_pair(b, packer, name, value) < 0) return -1;
-        }
-    } else {
-        packer->failed = 1;
-    }
-    return 0;
-}
-
 /* Into the strings of `b`. -1: raised. */
 static int span_bind(Span *s, Buffer *b) {
     Packer packer;
@@ -137,7 +114,7 @@ static int span_bind(Span *s, Buffer *b) {
     if (!packer.failed) {
         if (args_set(&s->begin, packer.bytes, packer_size(&packer)) < 0) return -1;
     } else {
-        PyObject *bytes = PyObject_CallFunction(py.span_args, "OOO", b, s->name, s->attributes);
+        PyObject *bytes = packed_slowly(b, packer.bytes, (size_t)(behind_name - packer.bytes), s->attributes);
         if (bytes == NULL) return -1;
         int failed = args_set(&s->begin, (const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
         Py_DECREF(bytes);
@@ -293,12 +270,19 @@ static PyObject *span_exit(PyObject *self, PyObject *const *args, Py_ssize_t cou
     Py_RETURN_NONE;
 }
 
+static PyObject *api_decorated(PyObject *module, PyObject *const *args, Py_ssize_t count);
+static PyMethodDef decorated_method = {"decorated", (PyCFunction)(void (*)(void))api_decorated, METH_FASTCALL, "A plain function with a span around each call."};
+
 static PyObject *span_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     PyObject *function;
     static char *names[] = {"function", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", names, &function)) return NULL;
-    PyObject *both[2] = {self, function};
-    return call_python_api("decorate_with_span", both, 2, NULL);
+    PyObject *plain = PyCFunction_New(&decorated_method, NULL);
+    if (plain == NULL) return NULL;
+    PyObject *all[3] = {self, function, plain};
+    PyObject *result = call_python_api("decorate_with_span", all, 3, NULL);
+    Py_DECREF(plain);
+    return result;
 }
 
 static PyObject *span_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -371,8 +355,7 @@ static PyObject *kept_span(PyObject *name) {
     PyObject *s = type == NULL ? NULL : PyObject_CallOneArg(type, name);
     PyObject *enter = s == NULL ? NULL : PyCFunction_New(&span_methods[0], s);
     PyObject *exit = enter == NULL ? NULL : PyCFunction_New(&span_methods[1], s);
-    if (exit == NULL || PyObject_SetAttrString(type, "__enter__", enter) < 0 || PyObject_SetAttrString(type, "__exit__", exit) < 0 ||
-        PyDict_SetItem(spans, name, s) < 0)
+    if (exit == NULL || PyObject_SetAttrString(type, "__enter__", enter) < 0 || PyObject_SetAttrString(type, "__exit__", exit) < 0)
         Py_CLEAR(s);
     Py_XDECREF(enter);
     Py_XDECREF(exit);
@@ -385,6 +368,35 @@ static PyObject *exact_name(PyObject *name) {
     return PyUnicode_CheckExact(name) ? Py_NewRef(name) : PyObject_CallOneArg(py.type_name, (PyObject *)Py_TYPE(name));
 }
 
+/* The first names get a kept span at once: spans that a module makes once and keeps are among them. After that only a name that comes again does: one that
+   never does (made of a request's id, say) costs no type, which is 20 us. */
+static PyObject *span_of_name(PyObject *name, size_t slot) {
+    PyObject *found = PyDict_GetItemWithError(spans, name);
+    if (found == NULL && PyErr_Occurred()) return NULL;
+    if (found != NULL && Py_TYPE(found) != SpanType) {
+        Py_INCREF(found);
+    } else {
+        static int made;
+        int keep = found != NULL || made < FIRST_SPANS;
+        made += keep && made < FIRST_SPANS;
+        found = keep ? kept_span(name) : PyObject_CallOneArg((PyObject *)SpanType, name);
+        if (found == NULL) return NULL;
+        if (PyDict_GET_SIZE(spans) >= MAX_SPANS) PyDict_Clear(spans);
+        if (PyDict_SetItem(spans, name, found) < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    if (Py_TYPE(found) != SpanType) {
+        PyObject *key = known_spans[slot].key, *span = known_spans[slot].span;
+        known_spans[slot].key = Py_NewRef(name);
+        known_spans[slot].span = Py_NewRef(found);
+        Py_XDECREF(key);
+        Py_XDECREF(span);
+    }
+    return found;
+}
+
 static PyObject *api_span(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     (void)module;
     if (UNLIKELY(count != 1)) {
@@ -395,20 +407,7 @@ static PyObject *api_span(PyObject *module, PyObject *const *args, Py_ssize_t co
     uintptr_t address = (uintptr_t)name;
     size_t slot = (address >> 4 ^ address >> 14) % KNOWN_SPANS;
     if (LIKELY(names == NULL && known_spans[slot].key == name)) return Py_NewRef(known_spans[slot].span);
-    if (names == NULL && PyUnicode_CheckExact(name)) {
-        PyObject *found = PyDict_GetItemWithError(spans, name);
-        if (found != NULL)
-            Py_INCREF(found);
-        else if (!PyErr_Occurred())
-            found = PyDict_GET_SIZE(spans) < MAX_SPANS ? kept_span(name) : PyObject_CallOneArg((PyObject *)SpanType, name);
-        if (found != NULL && Py_TYPE(found) != SpanType) {
-            PyObject *before = known_spans[slot].key;
-            known_spans[slot].key = Py_NewRef(name);
-            known_spans[slot].span = (Span *)found;
-            Py_XDECREF(before);
-        }
-        return found;
-    }
+    if (names == NULL && PyUnicode_CheckExact(name)) return span_of_name(name, slot);
     PyObject *attributes = PyDict_New(), *exact = exact_name(name), *made = NULL;
     Py_ssize_t pairs = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     int failed = attributes == NULL || exact == NULL;

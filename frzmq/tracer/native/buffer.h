@@ -179,7 +179,7 @@ static PyTypeObject *BufferType, *WriterType, *TrackType, *ThreadEndType, *SpanT
 /* What this extension uses of the package, bound when the first buffer is made. */
 static struct {
     PyObject *make_memory, *thread_name, *task_label, *install_asyncio_hook, *current, *is_fault, *is_secret;
-    PyObject *pack_text, *pack_value, *type_name, *redacted, *span_args;
+    PyObject *pack_text, *pack_value, *type_name, *redacted, *pack_attributes;
     PyObject *Slice, *Cut, *Totals, *WriterEnd, *WriterInfo, *OpenItem;
     PyObject *running_loop, *current_task; /* asyncio's, once it is loaded */
     PyObject *empty, *automatic_name, *str_id;

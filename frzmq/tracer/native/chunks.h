@@ -61,7 +61,8 @@ static int writer_lost(Writer *w, uint64_t start, uint64_t end) {
 
 static void chunk_free(Buffer *b, Chunk *chunk) {
     chunk->state = CHUNK_FREE;
-    publish(&chunk->words[STATE_WORD], 0);
+    /* with the writer: until it is used again it still says what it held */
+    publish(&chunk->words[STATE_WORD], make_word(CHUNK_FREE, chunk->writer->id));
     list_append(chunk->size == SMALL_CHUNK_BYTES ? &b->free_small : &b->free_large, chunk);
     Py_CLEAR(chunk->writer);
 }

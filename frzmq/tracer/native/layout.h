@@ -44,6 +44,7 @@ enum {
     KIND_SPAN_BEGIN = 1,
     KIND_SPAN_END = 2,
     KIND_OPERATION_BEGIN = 3,
+    KIND_OPERATION_END = 4,
     KIND_EVENT = 5,
     KIND_GAUGE = 6,
     KIND_CONTEXT = 9,

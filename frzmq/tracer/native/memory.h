@@ -22,7 +22,7 @@ static int bind_package(void) {
         {&py.pack_text, "frzmq.tracer.attributes", "pack_text"},
         {&py.pack_value, "frzmq.tracer.attributes", "pack_value"},
         {&py.type_name, "frzmq.tracer.attributes", "type_name"},
-        {&py.span_args, "frzmq.tracer._api_py", "span_args"},
+        {&py.pack_attributes, "frzmq.tracer.attributes", "pack_attributes"},
         {&py.Slice, "frzmq.tracer.slices", "Slice"},
         {&py.Cut, "frzmq.tracer.slices", "Cut"},
         {&py.Totals, "frzmq.tracer.slices", "Totals"},
@@ -182,13 +182,6 @@ static PyObject *buffer_open(PyObject *self, PyObject *args) {
     return PyLong_FromLong(entry_open(
         b, kind, writer, begin_ns, (uint32_t)id, name, track, op, parent, size == 16 ? (const uint8_t *)trace : NULL
     ));
-}
-
-static int entry_number(Buffer *b, PyObject *number, int32_t *n) {
-    long value = PyLong_AsLong(number);
-    if (value == -1 && PyErr_Occurred()) return -1;
-    *n = value >= 0 && (unsigned long)value < b->entries ? (int32_t)value : -1;
-    return 0;
 }
 
 static PyObject *buffer_free_entry(PyObject *self, PyObject *const *args, Py_ssize_t count) {

@@ -61,6 +61,14 @@ static inline void entry_free(Buffer *b, int32_t n, uint64_t end_ns) {
     b->free_count++;
 }
 
+/* Of an entry, as Python code has it. -1: raised. */
+static int entry_number(Buffer *b, PyObject *number, int32_t *n) {
+    long value = PyLong_AsLong(number);
+    if (value == -1 && PyErr_Occurred()) return -1;
+    *n = value >= 0 && (unsigned long)value < b->entries ? (int32_t)value : -1;
+    return 0;
+}
+
 /* 0; -1: no memory. */
 static inline int track_push(Track *track, PyObject *owner, int32_t entry) {
     if (UNLIKELY(track->depth == track->room)) {

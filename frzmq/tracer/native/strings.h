@@ -135,6 +135,39 @@ static void pack_map_head(Packer *packer, size_t pairs) {
     }
 }
 
+/* A map, or nil. -1: raised. Sets `failed` where they are not easily packed. */
+static int pack_attributes(Buffer *b, Packer *packer, PyObject *attributes) {
+    if (attributes == NULL || PyDict_GET_SIZE(attributes) == 0) {
+        pack_byte(packer, NIL);
+        return 0;
+    }
+    if (PyDict_GET_SIZE(attributes) <= MAX_ATTRIBUTES) {
+        PyObject *name, *value;
+        Py_ssize_t at = 0;
+        pack_map_head(packer, (size_t)PyDict_GET_SIZE(attributes));
+        while (PyDict_Next(attributes, &at, &name, &value)) {
+            if (!PyUnicode_CheckExact(name)) {
+                packer->failed = 1;
+                return 0;
+            }
+            if (pack_pair(b, packer, name, value) < 0) return -1;
+        }
+    } else {
+        packer->failed = 1;
+    }
+    return 0;
+}
+
+/* What is packed already, and behind it attributes that are not easily packed: a new reference to bytes. NULL: raised. */
+static PyObject *packed_slowly(Buffer *b, const uint8_t *head, size_t size, PyObject *attributes) {
+    PyObject *intern = PyObject_GetAttrString((PyObject *)b, "intern"), *bytes = NULL;
+    PyObject *tail = intern == NULL ? NULL : PyObject_CallFunctionObjArgs(py.pack_attributes, attributes, intern, NULL);
+    if (tail != NULL && (bytes = PyBytes_FromStringAndSize((const char *)head, (Py_ssize_t)size)) != NULL) PyBytes_Concat(&bytes, tail);
+    Py_XDECREF(tail);
+    Py_XDECREF(intern);
+    return bytes;
+}
+
 static PyObject *new_strings(Buffer *b) {
     uint64_t from = b->strings_taken, to = b->strings_word;
     b->strings_taken = to;

@@ -1,4 +1,4 @@
-/* A clock for calls: CLOCK_MONOTONIC costs 30 ns where the processor's counter costs 12, and a call that is recorded asks twice.
+/* A clock for records: CLOCK_MONOTONIC costs 30 ns where the processor's counter costs 12, and a span or call asks twice (docs/design/005).
 
    Between two looks at the real clock the time is that of the last look and the counter's ticks since, at a rate that is a little too low: it is never ahead of the
    real clock, which other records of the same writer are timed by, and at most 0.2 us behind it. A counter that does not keep to that is used no more. */

@@ -6,6 +6,7 @@
 #include "chunks.h"
 #include "opens.h"
 #include "strings.h"
+#include "ticks.h"
 
 enum { MAX_HEAD_BYTES = 1 + MAX_UINT_BYTES };
 
@@ -17,7 +18,7 @@ static inline uint8_t *append_begin(Writer *w, uint8_t kind, size_t size, uint64
         w->dropped++;
         return NULL;
     }
-    *now = clock_ns();
+    *now = ticks_ns();
     /* ticks.h: two processors' counters may differ */
     if (UNLIKELY(*now < w->last)) *now = w->last;
     uint8_t *p = w->pos;
@@ -40,7 +41,7 @@ static int writer_put(Writer *w, uint8_t kind, const uint8_t *args, size_t size)
     uint64_t now;
     uint8_t *p = append_begin(w, kind, size, &now);
     if (p == NULL) return 0;
-    memcpy(p, args, size);
+    if (size != 0) memcpy(p, args, size); /* without any there may be no place of theirs */
     append_end(w, p + size, now);
     return 1;
 }
@@ -432,6 +433,74 @@ static PyObject *writer_append_method(PyObject *self, PyObject *const *args, Py_
     return answer < 0 ? NULL : PyBool_FromLong(answer);
 }
 
+/* Its record, and its entry in the open table: a number; None when the record was dropped. */
+static PyObject *writer_begin_operation(PyObject *self, PyObject *args) {
+    Writer *w = (Writer *)self;
+    PyObject *name, *attributes;
+    unsigned long long id, parent, remote;
+    const char *trace;
+    Py_ssize_t trace_bytes;
+    if (!PyArg_ParseTuple(args, "UKKy#KO!", &name, &id, &parent, &trace, &trace_bytes, &remote, &PyDict_Type, &attributes)) return NULL;
+    Buffer *b = w->buffer;
+    if (b == NULL || trace_bytes != 16 || w->tstate != PyThreadState_Get()) {
+        w->dropped++;
+        Py_RETURN_NONE;
+    }
+    Packer packer;
+    packer_init(&packer);
+    int64_t string = string_id(b, name);
+    if (string < 0 || pack_name(b, &packer, name) < 0) return NULL;
+    pack_uint(&packer, id);
+    pack_uint(&packer, parent);
+    pack_byte(&packer, 0xc4);
+    pack_byte(&packer, 16);
+    pack_bytes_of(&packer, trace, 16);
+    pack_uint(&packer, remote);
+    uint8_t *head = packer.p;
+    int answer;
+    if (pack_attributes(b, &packer, attributes) < 0) return NULL;
+    if (packer.failed) {
+        PyObject *bytes = packed_slowly(b, packer.bytes, (size_t)(head - packer.bytes), attributes);
+        if (bytes == NULL) return NULL;
+        answer = writer_append(w, KIND_OPERATION_BEGIN, (const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+        Py_DECREF(bytes);
+    } else {
+        answer = writer_append(w, KIND_OPERATION_BEGIN, packer.bytes, packer_size(&packer));
+    }
+    if (answer < 0) return NULL;
+    if (answer == 0) Py_RETURN_NONE;
+    return PyLong_FromLong(entry_open(
+        b, KIND_OPERATION_BEGIN, w->id, w->last, (uint32_t)string, name, w->track->id, id, parent, (const uint8_t *)trace
+    ));
+}
+
+static PyObject *writer_end_operation(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Writer *w = (Writer *)self;
+    int32_t entry;
+    if (count != 3 || !PyUnicode_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "end_operation: wanted an entry, an id and an exact str");
+        return NULL;
+    }
+    unsigned long long id = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred()) return NULL;
+    Buffer *b = w->buffer;
+    if (b == NULL || w->tstate != PyThreadState_Get()) {
+        w->dropped++;
+        Py_RETURN_NONE;
+    }
+    if (entry_number(b, args[0], &entry) < 0) return NULL;
+    Packer packer;
+    packer_init(&packer);
+    pack_uint(&packer, id);
+    if (PyUnicode_GET_LENGTH(args[2]) == 0)
+        pack_byte(&packer, NIL);
+    else if (pack_name(b, &packer, args[2]) < 0)
+        return NULL;
+    if (writer_append(w, KIND_OPERATION_END, packer.bytes, packer_size(&packer)) < 0) return NULL;
+    if (w->buffer == b) entry_free(b, entry, w->last);
+    Py_RETURN_NONE;
+}
+
 static PyObject *writer_notice(PyObject *self, PyObject *ignored) {
     (void)ignored;
     ((Writer *)self)->seen = NOTICE;
@@ -472,6 +541,8 @@ static PyObject *get_next_index(PyObject *self, void *unused) {
 
 static PyMethodDef writer_methods[] = {
     {"append", (PyCFunction)(void (*)(void))writer_append_method, METH_FASTCALL, NULL},
+    {"begin_operation", writer_begin_operation, METH_VARARGS, NULL},
+    {"end_operation", (PyCFunction)(void (*)(void))writer_end_operation, METH_FASTCALL, NULL},
     {"notice", writer_notice, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

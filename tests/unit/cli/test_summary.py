@@ -198,3 +198,26 @@ def test_very_deep_tree_is_printed_and_is_json(tmp_path: Path, capsys: pytest.Ca
     assert printed(capsys, "request", str(file))[-1] == "... and 2801 more"
     [row] = json.loads("\n".join(printed(capsys, "request", str(file), "--json")))
     assert [node["depth"] for node in row["tree"]] == [*range(3001)]
+
+
+def test_summary_says_who_died_in_the_midst_of_what_and_whom_that_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    web = [
+        operation_begin(10 * MS, "GET /", 5),
+        operation_end(110 * MS, 5, error="ConnectionError"),
+        operation_begin(120 * MS, "other", 7, trace=b"o" * 16),
+        operation_end(121 * MS, 7),
+    ]
+    db = [operation_begin(20 * MS, "query", 6, remote=5)]
+    file = tmp_path / "died.frz"
+    died = Stream("db", 2, state="dead", error="it died: SIGKILL").generation(1, db)
+    file.write_bytes(to_bytes(Stream("web", 1).generation(1, web), died))
+    facts = json.loads("".join(printed(capsys, "summary", str(file), "--json")))
+    [death] = facts["deaths"]
+    assert (death["process"], death["error"]) == ("db[2]", "it died: SIGKILL")
+    assert [o["name"] for o in death["open"]] == ["query"]
+    assert [(o["name"], o["process"], o["error"]) for o in death["touched"]] == [("GET /", "web[1]", "ConnectionError")]
+    text = "\n".join(printed(capsys, "summary", str(file)))
+    assert re.search(r"db\[2\] +it died: SIGKILL +query", text)
+    assert re.search(r"touched: web\[1\] +GET /", text)

@@ -32,6 +32,9 @@ def held(path: Path) -> Iterator[subprocess.Popen[bytes]]:
         holder.kill()
 
 
+KILLED = "SIGKILL" if sys.platform == "linux" else "unknown"
+
+
 def test_liveness_says_a_death_once(tmp_path: Path) -> None:
     liveness = Liveness(str(tmp_path))
     with held(tmp_path / f"{UUID.hex()}.lock"):
@@ -39,7 +42,7 @@ def test_liveness_says_a_death_once(tmp_path: Path) -> None:
         assert liveness.probe(0) == []
         assert liveness.deadline_ns() == PROBE_NS
     assert liveness.probe(PROBE_NS - 1) == []
-    assert liveness.probe(PROBE_NS) == [UUID]
+    assert liveness.probe(PROBE_NS) == [(UUID, KILLED)]
     assert liveness.probe(2 * PROBE_NS) == []
     assert liveness.deadline_ns() is None
 
@@ -50,7 +53,7 @@ def test_liveness_of_a_removed_lock_file_still_holds(tmp_path: Path) -> None:
         assert liveness.watch(UUID)
         (tmp_path / f"{UUID.hex()}.lock").unlink()
         assert liveness.probe(0) == []
-    assert liveness.probe(PROBE_NS) == [UUID]
+    assert liveness.probe(PROBE_NS) == [(UUID, KILLED)]
 
 
 def test_liveness_of_a_forgotten_tracer_is_not_looked_at(tmp_path: Path) -> None:

@@ -21,13 +21,15 @@ from frzmq.recorder.events import (
     SealedGeneration,
     SendLink,
     SendReply,
+    SnapshotFinished,
     State,
     Tick,
     TracerDied,
     WatchTracer,
     WriteSnapshot,
 )
-from frzmq.recorder.machine import ACK_EVERY_BYTES, MAX_TRACERS, RecorderMachine
+from frzmq.recorder.incidents import COALESCE_NS
+from frzmq.recorder.machine import ACK_EVERY_BYTES, DEATH_GRACE_NS, MAX_TRACERS, RecorderMachine
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
 from frzmq.wire.messages import (
     MAX_GAPS,
@@ -300,6 +302,54 @@ def test_machine_frames_of_a_dead_tracer_under_way_are_taken() -> None:
     peer.records(0, 2)
     assert bench.tick(100 * MS)[0] == ForgetTracer(b"p" * 16)
     assert [(g.seal, g.complete, g.records) for g in bench.sealed()] == [(Seal.DEATH, False, 2)]
+
+
+def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.give(TracerDied(b"p" * 16, "SIGSEGV"))
+    assert bench.machine.busy
+    bench.tick(DEATH_GRACE_NS)
+    [write] = [i for i in bench.tick(COALESCE_NS) if isinstance(i, WriteSnapshot)]
+    assert write.reason.startswith("death: ")
+    assert write.reason.endswith(" ended by SIGSEGV")
+    assert write.store is not None
+    assert (write.store.service, write.store.reason) == ("svc", "death")
+    assert [(s.state, s.error) for s in write.view.streams] == [(State.DEAD, "it died: SIGSEGV")]
+    # nobody asked for it: nobody is told
+    assert bench.give(SnapshotFinished(write.snapshot, 9, path="/s/x.frz")) == []
+    assert not bench.machine.busy
+
+
+@pytest.mark.parametrize(
+    ("how", "config"),
+    [
+        ("SIGTERM", CONFIG),
+        ("exit status 0", CONFIG),
+        ("SIGKILL", dataclasses.replace(CONFIG, on_death=False)),
+    ],
+)
+def test_machine_death_that_was_wished_or_is_not_asked_about_leaves_none(how: str, config: RecorderConfig) -> None:
+    bench = Bench(config)
+    Peer(bench).open(1)
+    bench.give(TracerDied(b"p" * 16, how))
+    bench.tick(DEATH_GRACE_NS)
+    assert not [i for i in bench.tick(COALESCE_NS) if isinstance(i, WriteSnapshot)]
+    assert [t.state for t in bench.machine.status(bench.now).tracers] == ["dead"]
+
+
+def test_machine_snapshot_that_is_asked_for_while_one_of_its_own_accord_is_made_waits_for_its_turn() -> None:
+    bench = Bench()
+    Peer(bench).open(1)
+    bench.give(TracerDied(b"p" * 16, "SIGSEGV"))
+    bench.tick(DEATH_GRACE_NS)
+    [own] = [i for i in bench.tick(COALESCE_NS) if isinstance(i, WriteSnapshot)]
+    assert bench.ask(SnapshotRequest(7)) == []
+    [asked] = [
+        i for i in bench.give(SnapshotFinished(own.snapshot, 9, path="/s/x.frz")) if isinstance(i, WriteSnapshot)
+    ]
+    assert [client.id for client in asked.clients] == [7]
 
 
 def test_machine_dead_stream_is_forgotten_once_nothing_of_it_is_held() -> None:
