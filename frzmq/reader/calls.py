@@ -55,7 +55,7 @@ class CallTrack:
 
 
 class Calls:
-    """Give it every record of `KINDS` in the order of time, and the gaps, then ask for `built`."""
+    """Give it every record of `KINDS` in the order of time, and the gaps, then ask once for `built`."""
 
     def __init__(self) -> None:
         self._all: list[tuple[CallTrack, OpenCall]] = []
@@ -97,8 +97,11 @@ class Calls:
         self.lost(process, (track,), time_ns)
 
     def built(self) -> tuple[Call, ...]:
-        return tuple(
-            Call(
+        """At the end: what it was built of goes as it is built."""
+        unbuilt: list[Any] = self._all
+        self._all = []
+        for n, (on, call) in enumerate(unbuilt):
+            unbuilt[n] = Call(
                 call.number,
                 on.process,
                 call.thread,
@@ -114,8 +117,7 @@ class Calls:
                 call.begin_held,
                 call.end_held,
             )
-            for on, call in self._all
-        )
+        return tuple(unbuilt)
 
     def quiet(self) -> tuple[QuietCalls, ...]:
         return tuple(self._quiet)

@@ -61,22 +61,21 @@ def start(config: TracerConfig) -> None:
         tool = _free_tool()
         assert tool is not None  # `check` has seen it
         monitoring.use_tool_id(tool, TOOL)
-    native.calls_begin(*about, monitoring.DISABLE, monitoring.restart_events, monitoring.get_tool)
+    if native.calls_begin(*about, monitoring.DISABLE, monitoring.restart_events, monitoring.get_tool):
+        monitoring.restart_events()
     events = 0
     for name, hook in native.call_hooks.items():
         event = getattr(monitoring.events, name)
         monitoring.register_callback(tool, event, hook)
         events |= event
     monitoring.set_events(tool, events)
-    # what was left out before may not be so any more
-    monitoring.restart_events()
 
 
 def stop() -> None:
     """From now on none is recorded."""
     if native is None:
         return
-    native.calls_end()
+    disabled = native.calls_end()
     if sys.version_info < (3, 12):
         if threading.getprofile() is native.calls_of_thread:
             threading.setprofile(None)
@@ -87,6 +86,9 @@ def stop() -> None:
         for name in native.call_hooks:
             sys.monitoring.register_callback(tool, getattr(sys.monitoring.events, name), None)
         sys.monitoring.free_tool_id(tool)
+        if disabled:
+            # they would stay so for the next tool of this id
+            sys.monitoring.restart_events()
 
 
 def not_here() -> None:

@@ -333,6 +333,7 @@ def _end_process(reason: str = "exit") -> None:
             if _runtime.agent is not None:
                 record_process_end(reason)
             _runtime.end(END_S)
+            calls.stop()
         except Exception as error:  # noqa: BLE001  # the program ends, and nothing of ours is to be seen
             _runtime.error = f"{type(error).__name__}: {error}"
 

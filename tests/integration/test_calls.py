@@ -15,6 +15,7 @@ import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -237,6 +238,23 @@ def test_calls_belong_to_the_operation_that_is_current(flight: FlightRecorder, t
     leaf()
     snapshot = taken(flight, tmp_path)
     assert [call.operation for call in of(snapshot, "leaf")] == [snapshot.operations[0].number, None]
+
+
+def test_calls_are_timed_by_the_clock_of_all_records(tmp_path: Path) -> None:
+    around = []
+    with recorder(calls_per_second=0) as flight:
+        for _ in range(20_000):  # some of the ticks' rates and looks at the clock
+            before_ns = monotonic_ns()
+            leaf()
+            around.append((before_ns, monotonic_ns()))
+        snapshot = taken(flight, tmp_path)
+    times = [(call.begin_ns or 0, call.end_ns or 0) for call in of(snapshot, "leaf")]
+    assert len(times) == len(around)
+    late = [(after, end) for (_, after), (_, end) in zip(around, times, strict=True) if end > after]
+    assert late == []
+    early_ns = [before - begin for (before, _), (begin, _) in zip(around, times, strict=True) if begin < before]
+    assert max(early_ns, default=0) < 1_000_000
+    assert sum(early > 1000 for early in early_ns) < 200
 
 
 def test_calls_of_threads_that_start_later_are_recorded(flight: FlightRecorder, tmp_path: Path) -> None:
@@ -562,6 +580,27 @@ def test_calls_take_a_tool_id_that_is_nobodys_and_give_it_back() -> None:
         assert "frzmq" not in [monitoring.get_tool(n) for n in range(6)]
     finally:
         monitoring.free_tool_id(3)
+
+
+def test_calls_leave_nothing_disabled_for_the_next_tool(tmp_path: Path) -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("sys.monitoring came with 3.12")
+    monitoring = sys.monitoring
+    with recorder(calls_per_second=10) as flight:
+        hot(100)
+        snapshot = taken(flight, tmp_path)
+    assert any(quiet.at_least for quiet in snapshot.quiet_calls)
+    seen: list[str] = []
+    monitoring.use_tool_id(3, "next")
+    try:
+        monitoring.register_callback(3, monitoring.events.PY_START, lambda code, _: seen.append(code.co_name))
+        monitoring.set_events(3, monitoring.events.PY_START)
+        leaf()
+        monitoring.set_events(3, 0)
+        monitoring.register_callback(3, monitoring.events.PY_START, None)
+    finally:
+        monitoring.free_tool_id(3)
+    assert seen == ["leaf"]
 
 
 def test_calls_without_a_free_tool_id_are_an_error() -> None:

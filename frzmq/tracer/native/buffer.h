@@ -167,7 +167,7 @@ static char notice;
 #endif
 THREAD_LOCAL Writer *tls_writer;
 THREAD_LOCAL int tls_making; /* a writer of this thread is being made */
-THREAD_LOCAL int tls_no_calls; /* the thread is the agent's, or at its end */
+THREAD_LOCAL uint64_t tls_no_calls; /* the id of a thread state, and 1: it is the agent's, or at its end. A thread of C has one state after the other */
 
 /* Where the api records into; NULL while it is off, or armed by something that is no buffer of this kind. */
 static Buffer *active;

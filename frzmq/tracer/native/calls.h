@@ -56,7 +56,8 @@ static struct {
     PyObject *include, *exclude; /* str, as the snapshot says it */
     PyObject *disable, *restart, *get_tool; /* of sys.monitoring; NULL on 3.11 */
     int may_disable;
-    int something_disabled;
+    int something_disabled; /* of quiet code: to be looked at again */
+    int anything_disabled;  /* since all was enabled, also of code that is left out */
     int beginning;
     int untold; /* no writer was there to say at a cut what is to be said */
     uint32_t window;
@@ -219,7 +220,7 @@ static void window_end(Writer *w, uint64_t now) {
     PyErr_Fetch(&type, &value, &traceback);
     look_for_tools();
     if (calls.something_disabled && calls.restart != NULL) {
-        calls.something_disabled = 0;
+        calls.something_disabled = calls.anything_disabled = 0;
         PyObject *done = PyObject_CallNoArgs(calls.restart);
         if (done == NULL) PyErr_Clear();
         Py_XDECREF(done);
@@ -343,13 +344,13 @@ static int call_hide(Writer *w, CodeState *c, int may_disable) {
 /* The call of a code that is not simply recorded. `*found`: it is, after all. */
 static int call_begin_slowly(PyObject *code, CodeState *c, int may_disable, CodeState **found) {
     *found = NULL;
-    if (!calls.on || tls_no_calls) return KEEP;
+    if (!calls.on || (active == NULL && recording == NULL) || tls_no_calls == PyThreadState_GetID(PyThreadState_Get()) + 1) return KEEP;
     if (c == NULL || c->filters != calls.filters) {
         if ((c = code_judge(code)) == NULL) return fault(active) < 0 ? RAISED : KEEP;
     }
     if (c->left_out) return may_disable && calls.may_disable ? DISABLE : KEEP;
     if (active == NULL) {
-        if (recording == NULL || calls.beginning) return KEEP;
+        if (calls.beginning) return KEEP;
         calls.beginning = 1;
         int failed = begin_recording();
         calls.beginning = 0;
@@ -378,8 +379,8 @@ static inline int call_begin(PyObject *code, uint8_t kind, int may_disable) {
     Buffer *b = active;
     if (UNLIKELY(b == NULL || c == NULL || c->ready != b->serial_of_buffer || tls_writer == NULL || tls_writer->buffer != b)) {
         int answer = call_begin_slowly(code, c, may_disable, &c);
-        if (c == NULL) return answer;
-        b = active;
+        /* Python code may have run: the recording may be off again */
+        if (c == NULL || tls_writer == NULL) return answer;
     }
     Writer *w = tls_writer;
     if (UNLIKELY(c->window != calls.window)) {
@@ -454,7 +455,9 @@ static inline int call_end(PyObject *code, uint8_t kind, PyObject *error, int ma
 
 static inline PyObject *hook_answer(int answer) {
     if (LIKELY(answer == KEEP)) Py_RETURN_NONE;
-    return answer == DISABLE ? Py_NewRef(calls.disable) : NULL;
+    if (answer == RAISED) return NULL;
+    calls.anything_disabled = 1;
+    return Py_NewRef(calls.disable);
 }
 
 #define HOOK(name, result)                                                                   \
@@ -572,7 +575,15 @@ static PyObject *calls_of_thread(PyObject *module, PyObject *args) {
 
 /* --- on and off */
 
-/* calls_begin(judge, include, exclude, limit, disable, restart, get_tool): the last three of sys.monitoring, or None. */
+/* Whether events are disabled; the caller enables them. */
+static int take_disabled(void) {
+    int disabled = calls.anything_disabled;
+    calls.anything_disabled = calls.something_disabled = 0;
+    return disabled;
+}
+
+/* calls_begin(judge, include, exclude, limit, disable, restart, get_tool): the last three of sys.monitoring, or None. True: events are disabled that by these
+   filters may be wanted. */
 static PyObject *calls_begin(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *judge, *include, *exclude, *disable, *restart, *get_tool;
@@ -601,9 +612,10 @@ static PyObject *calls_begin(PyObject *module, PyObject *args) {
 #endif
     calls.untold = 1;
     if (active != NULL) calls_tell(active);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(take_disabled());
 }
 
+/* True: events are disabled. */
 static PyObject *calls_end(PyObject *module, PyObject *ignored) {
     (void)module;
     (void)ignored;
@@ -611,14 +623,14 @@ static PyObject *calls_end(PyObject *module, PyObject *ignored) {
 #if PY_VERSION_HEX < 0x030c0000
     if (PyThreadState_Get()->c_profilefunc == on_profile) PyEval_SetProfile(NULL, NULL);
 #endif
-    Py_RETURN_NONE;
+    return PyBool_FromLong(take_disabled());
 }
 
 /* No call of this thread is recorded. */
 static PyObject *calls_not_here(PyObject *module, PyObject *ignored) {
     (void)module;
     (void)ignored;
-    tls_no_calls = 1;
+    tls_no_calls = PyThreadState_GetID(PyThreadState_Get()) + 1;
     Py_RETURN_NONE;
 }
 

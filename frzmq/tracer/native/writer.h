@@ -270,7 +270,7 @@ static void writer_end(Writer *w) {
     if (tls_writer == w) {
         tls_writer = NULL;
         /* what is torn down with it calls, too, and would make a writer again */
-        tls_no_calls = 1;
+        tls_no_calls = PyThreadState_GetID(w->tstate) + 1;
     }
     if (b == NULL || w->ended) return;
     if (b->closed) {

@@ -223,3 +223,31 @@ def test_perfetto_costs_few_bytes_a_span(tmp_path: Path) -> None:
     records = [record for n in range(1000) for record in (begin(2000 * n, "a"), end(2000 * n + 900, "a"))]
     parts: list[bytes] = []
     assert write_perfetto(snapshot(tmp_path, Stream().generation(1, records)), parts.append) < 1000 * 45
+
+
+def test_perfetto_calls_are_slices_with_file_and_line_and_quiet_ones_instants(tmp_path: Path) -> None:
+    code = "m.f (/srv/m.py:7)"
+    records = [
+        begin(5, "around"),
+        At(10, Kind.CALL_BEGIN, (code,)),
+        At(20, Kind.CALL_SUSPEND, (code,)),
+        At(30, Kind.CALL_RESUME, (code,)),
+        At(40, Kind.CALL_FAIL, (code, "KeyError")),
+        end(50, "around"),
+        At(60, Kind.CALL_QUIET, (code, 12, 30, "uncounted")),
+    ]
+    stream = Stream("web", 41).generation(1, records, writers=(WriterInfo(1, "MainThread", 99),))
+    parts: list[bytes] = []
+    write_perfetto(snapshot(tmp_path, stream), parts.append)
+    decoded = decode(b"".join(parts))
+    place = {"file": "/srv/m.py", "line": 7}
+    assert [(at, type_, name, notes) for at, _, type_, name, notes in decoded.events] == [
+        (5, BEGIN, "around", {}),
+        (10, BEGIN, "m.f", {**place, "suspended": True}),
+        (20, END, "", {}),
+        (30, BEGIN, "m.f", {**place, "resumed": True}),
+        (40, END, "", {"error": "KeyError"}),
+        (50, END, "", {}),
+        (60, INSTANT, "m.f: 12 and more calls not recorded", {"count": 12, "over_ns": 30, **place, "calm": False}),
+    ]
+    assert decoded.on(decoded.named("quiet calls").uuid) == [(60, INSTANT, "m.f: 12 and more calls not recorded")]

@@ -6,7 +6,6 @@ from pathlib import Path
 from support.snapshots import At, Stream, begin, context, end, operation_begin, snapshot
 
 from frzmq.export.functions import Function, filter_text, functions, quiet_text
-from frzmq.export.perfetto import write_perfetto
 from frzmq.export.report import write_report
 from frzmq.export.svg import write_svg
 from frzmq.export.text import write_text
@@ -233,11 +232,3 @@ def test_picture_leaves_out_what_is_nested_too_deep(tmp_path: Path) -> None:
     picture = b"".join(parts).decode()
     assert picture.count('class="c"') == 40
     assert "20 bars nested too deep" in picture
-
-
-def test_perfetto_has_calls_as_slices_and_what_was_only_counted(tmp_path: Path) -> None:
-    parts: list[bytes] = []
-    write_perfetto(busy(tmp_path), parts.append)
-    data = b"".join(parts)
-    for text in (b"m.A.a", b"call", b"/srv/m.py", b"quiet calls", b"m.c: 12345 calls not recorded"):
-        assert text in data
