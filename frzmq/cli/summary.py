@@ -93,10 +93,10 @@ def _logs(snapshot: Snapshot, trees: list[Node]) -> list[Log]:
 
 
 def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
-    from frzmq.analysis.deaths import deaths
     from frzmq.analysis.services import operation_stats
     from frzmq.cli.tables import node_facts
     from frzmq.export.functions import functions
+    from frzmq.reader.deaths import deaths
 
     header, ledger = snapshot.header, snapshot.ledger
     return {
@@ -183,9 +183,9 @@ def _show_head(out: Console, snapshot: Snapshot) -> None:
 
 
 def _show_deaths(out: Console, snapshot: Snapshot) -> None:
-    from frzmq.analysis.deaths import deaths
     from frzmq.cli.tables import show_table
     from frzmq.export.text import clean
+    from frzmq.reader.deaths import deaths
 
     found = deaths(snapshot)
     if not found:

@@ -10,6 +10,7 @@ from frzmq.analysis.meanwhile import meanwhile
 from frzmq.analysis.trees import Forest, Item, Node, walk
 from frzmq.config import format_duration
 from frzmq.export.text import clean
+from frzmq.reader.deaths import touched
 from frzmq.reader.model import Operation
 from frzmq.reader.snapshot import Snapshot
 
@@ -56,6 +57,7 @@ def show_tree(out: Console, snapshot: Snapshot, root: Node, *, critical: bool = 
     from rich.text import Text
 
     rows: list[tuple[Any, ...]] = []
+    died = touched(snapshot)
     more = 0
     for depth, node in walk(root):
         more += node.left_out
@@ -69,6 +71,8 @@ def show_tree(out: Console, snapshot: Snapshot, root: Node, *, critical: bool = 
         notes = [f"failed: {clean(node.item.error)}"] if node.item.error else []
         if not node.ended:
             notes.append("had not ended")
+        if isinstance(node.item, Operation) and node.item.number in died:
+            notes.append(f"of a trace that {clean(died[node.item.number])} died in")
         process = clean(snapshot.processes[node.process].name)
         rows.append((where, process, format_duration(node.took_ns), format_duration(node.self_ns), ", ".join(notes)))
     headings: tuple[str, ...] = ("* critical path" if critical else "", "process", "took", "self", "")

@@ -10,7 +10,7 @@ Field numbers are those of Perfetto's protos (perfetto/trace/trace_packet.proto 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from frzmq.export.lanes import Bar, lanes
 from frzmq.export.protobuf import data, double, integer, text, varint
 from frzmq.export.text import level_name
+from frzmq.reader.deaths import touched
 from frzmq.reader.model import (
     Attributes,
     Call,
@@ -169,10 +170,11 @@ def _thread(thread: Thread, pid: int) -> bytes:
 def _events(snapshot: Snapshot, tracks: _Tracks) -> list[Iterator[_Packet]]:
     """Of each process, in the order of time."""
     runs: list[list[Iterable[_Packet]]] = [[] for _ in snapshot.processes]
+    died = touched(snapshot)
     for lane in lanes(snapshot):
         uuid = tracks.lane(lane.track, lane.number)
         runs[snapshot.tracks[lane.track].process].append(
-            [_edge(at, bar, begins, uuid) for at, bar, begins in lane.edges()]
+            [_edge(at, bar, begins, uuid, died) for at, bar, begins in lane.edges()]
         )
     instants: list[list[_Packet]] = [[] for _ in snapshot.processes]
     for event in snapshot.events:
@@ -200,7 +202,7 @@ def _time(packet: _Packet) -> int:
     return packet.time_ns
 
 
-def _edge(at_ns: int, bar: Bar, begins: bool, track: int) -> _Packet:
+def _edge(at_ns: int, bar: Bar, begins: bool, track: int, died: Mapping[int, str]) -> _Packet:
     item = bar.item
     if not begins:
         arguments: tuple[tuple[str, Scalar], ...] = (("error", item.error),) if item.error else ()
@@ -209,7 +211,12 @@ def _edge(at_ns: int, bar: Bar, begins: bool, track: int) -> _Packet:
     if isinstance(item, Operation):
         notes += [
             (name, value)
-            for name, value in (("op", item.op), ("trace", item.trace), ("continues", item.remote_parent))
+            for name, value in (
+                ("op", item.op),
+                ("trace", item.trace),
+                ("continues", item.remote_parent),
+                ("died meanwhile", died.get(item.number, "")),
+            )
             if value
         ]
     if item.begin_ns is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 
@@ -44,10 +45,21 @@ def _allocate(uuid: bytes, directory: str | None, size_bytes: int) -> tuple[str 
 def _map_file(fd: int, size_bytes: int) -> mmap.mmap | None:
     while size_bytes >= MIN_BUFFER_BYTES:
         try:
-            os.posix_fallocate(fd, 0, size_bytes)
+            _fill(fd, size_bytes)
             return mmap.mmap(fd, size_bytes)
         except OSError:
             # what was allocated of it must go before less is asked for
             os.ftruncate(fd, 0)
             size_bytes = size_bytes // 2 // 4096 * 4096
     return None
+
+
+def _fill(fd: int, size_bytes: int) -> None:
+    """Every page of the file is there: on a full tmpfs the first store to one that is not would be a SIGBUS. Raises OSError."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size_bytes)
+        return
+    zeros = bytes(MIN_BUFFER_BYTES)  # macOS has no such call
+    for offset in range(0, size_bytes, len(zeros)):
+        if os.pwrite(fd, zeros[: size_bytes - offset], offset) < min(len(zeros), size_bytes - offset):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -47,7 +47,12 @@ def tmpfs() -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", name], check=True)
 
 
-def test_buffer_on_a_small_tmpfs_takes_half_and_half_again_then_private_memory(tmpfs: Path) -> None:
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+def test_buffer_on_a_small_tmpfs_takes_half_and_half_again_then_private_memory(
+    tmpfs: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if call != "posix_fallocate":
+        monkeypatch.delattr(os, "posix_fallocate")
     (tmpfs / "filler").write_bytes(bytes(100 << 10))
     buffers = [make_buffer("", bytes([n]) * 16, 1, str(tmpfs), 4 << 20) for n in range(4)]
     assert [(b.path is not None, b.size_bytes) for b in buffers] == [

@@ -221,3 +221,4 @@ def test_summary_says_who_died_in_the_midst_of_what_and_whom_that_touched(
     text = "\n".join(printed(capsys, "summary", str(file)))
     assert re.search(r"db\[2\] +it died: SIGKILL +query", text)
     assert re.search(r"touched: web\[1\] +GET /", text)
+    assert "of a trace that db[2] died in" in "\n".join(printed(capsys, "request", str(file), "--slowest", "2"))

@@ -197,6 +197,14 @@ def test_perfetto_flows_join_processes_by_unique_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_perfetto_an_operation_whose_trace_was_open_in_a_dead_process_says_so(tmp_path: Path) -> None:
+    web = Stream("web", 1).generation(1, [operation_begin(10, "GET /", 5), operation_end(110, 5, error="OSError")])
+    db = Stream("db", 2, state="dead").generation(1, [operation_begin(20, "query", 6, remote=5)])
+    decoded = exported(snapshot(tmp_path, web, db))
+    marks = {name: a.get("died meanwhile") for *_, kind, name, a in decoded.events if kind == BEGIN}
+    assert marks == {"GET /": "db[2]", "query": None}
+
+
 def test_perfetto_losses_are_on_a_track_of_their_own(tmp_path: Path) -> None:
     stream = Stream().generation(1, [event(10, "a")], at_ns=5).generation(2, [event(130, "b")], at_ns=100, skip={1: 4})
     decoded = exported(snapshot(tmp_path, stream))

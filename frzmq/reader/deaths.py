@@ -29,3 +29,8 @@ def deaths(snapshot: Snapshot) -> list[Death]:
         touched.sort(key=lambda o: (o.end_ns is not None and not o.error, o.begin_ns or 0))
         found.append(Death(process, mine, tuple(touched)))
     return found
+
+
+def touched(snapshot: Snapshot) -> dict[int, str]:
+    """By the number of an operation of another process: the name of the dead process in which its trace was open, the last of them if several."""
+    return {operation.number: death.process.name for death in deaths(snapshot) for operation in death.touched}
