@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
     from frzmq.export.slowest import slowest
+    from frzmq.reader.certificate import certificate
 
     header = snapshot.header
     return {
@@ -63,6 +64,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "min_age_ns": header.min_age_ns,
         "max_bytes": header.max_bytes,
         "missing": header.missing,
+        "certificate": certificate(header),
         "problems": snapshot.problems,
         "processes": snapshot.processes,
         "ledger": snapshot.ledger,
@@ -92,6 +94,7 @@ def _show(snapshot: Snapshot) -> None:
         )
     else:
         print(f"holds no records of its {len(snapshot.processes)} processes")
+    _show_certificate(snapshot)
     print(", ".join(f"{len(getattr(snapshot, name))} {name}" for name in COUNTED))
     if snapshot.processes:
         print()
@@ -117,6 +120,17 @@ def _show(snapshot: Snapshot) -> None:
         print(f"missing: the last moments of {clean(name)}")
     for problem in snapshot.problems:
         print(f"problem: {clean(problem)}")
+
+
+def _show_certificate(snapshot: Snapshot) -> None:
+    from frzmq.reader.certificate import certificate
+
+    found = certificate(snapshot.header)
+    parts = (("answered", found.answered), ("read from their buffers", found.read), ("missing", found.missing))
+    answers = ", ".join(f"{len(names)} {what}" for what, names in parts if names)
+    dead = f"; {len(found.dead)} dead" if found.dead else ""
+    print(f"processes: {len(found.expected)} expected{f' ({answers})' if answers else ''}{dead}")
+    print(f"lost: {', '.join(f'{count} {cause}' for cause, count in found.lost.items()) or 'nothing'}")
 
 
 def _show_identity(snapshot: Snapshot) -> None:

@@ -53,7 +53,19 @@ def _show(status: Status) -> None:
         )
     if status.tracers:
         print()
-        headings = ("process", "state", "buffer", "horizon", "records", "held", "size", "lost", "agent CPU")
+        headings = (
+            "process",
+            "state",
+            "buffer",
+            "horizon",
+            "recorded",
+            "held",
+            "evicted",
+            "open",
+            "size",
+            "lost",
+            "agent CPU",
+        )
         print_table(headings, [_row(tracer, status) for tracer in status.tracers], left=3)
     for tracer in status.tracers:
         if tracer.error:
@@ -80,8 +92,10 @@ def _row(tracer: TracerStatus, status: Status) -> tuple[str, ...]:
         tracer.state,
         f"{tracer.buffer_kind or '?'} {format_size(tracer.buffer_bytes)}",
         format_duration(max(0, status.now_ns - tracer.horizon_ns)) if tracer.horizon_ns else "nothing",
-        str(tracer.records),
+        str(tracer.recorded),
         str(tracer.held),
+        str(tracer.evicted),
+        str(tracer.open),
         format_size(tracer.held_bytes),
         ", ".join(lost) or "0",
         f"{100 * tracer.agent_cpu_ns / age_ns:.2f}%",

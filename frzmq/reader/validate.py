@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
+from frzmq.reader.certificate import certificate
 from frzmq.reader.decode import DecodedGeneration, RecordDecoder, Strings, decode_generation
 from frzmq.reader.snapshot import Snapshot
 from frzmq.snapfile.format import GenerationInfo, StreamHeader
@@ -14,6 +15,8 @@ from frzmq.wire.batch import Batch, WriterEnd
 from frzmq.wire.kinds import KINDS
 
 MAX_FINDINGS = 1000
+_RECOVERED = ("death", "silence", "stuck")
+"""Seals of generations in which batches may be that were made of a buffer."""
 
 
 class Level(Enum):
@@ -64,6 +67,9 @@ def _findings(snapshot: Snapshot) -> Iterator[Finding]:
             )
     for problem in snapshot.problems:
         yield _error("file", problem)
+    names = set(certificate(snapshot.header).missing) ^ set(snapshot.header.missing)
+    if names and any(stream.answer for stream in snapshot.header.streams):
+        yield _error("file", f"its streams and its header do not agree on who is missing: {', '.join(sorted(names))}")
     for name in snapshot.header.missing:
         yield Finding(Level.WARNING, "file", f"the last moments of {name} are not in it: it did not answer in time")
 
@@ -83,6 +89,7 @@ class _Stream:
         self._strings = Strings()
         self._last_ns: dict[int, int] = {}
         self._next_index: dict[int, int] = {}
+        self._unknown_tseqs = 0
 
     def findings(self) -> Iterator[Finding]:
         for section in self._file.strings(self._number):
@@ -111,6 +118,15 @@ class _Stream:
             )
         if held > ledger.held:
             yield self._error("ledger", f"its ledger says {ledger.held} records held, the generations have {held}")
+        if self._unknown_tseqs:
+            yield self._error("batch", f"{self._unknown_tseqs} batches are in it which, its header says, never came")
+
+    def _came(self, tseq: int) -> bool:
+        header = self._header
+        # an older file does not say
+        return not header.stored_through or (
+            tseq <= header.stored_through and not any(start <= tseq < end for start, end in header.gaps)
+        )
 
     def _error(self, code: str, message: str) -> Finding:
         return _error(code, f"{self._name}: {message}", self._number)
@@ -126,6 +142,7 @@ class _Stream:
             header = batch.header
             if header.uuid != self._header.uuid or header.generation != info.generation:
                 yield self._error("batch", f"{where}: {batch.where()} does not belong here")
+            self._unknown_tseqs += info.seal not in _RECOVERED and not self._came(header.tseq)
         records = sum(batch.header.count for batch in batches)
         if (records, len(batches)) != (info.records, info.batches):
             yield self._error(

@@ -87,6 +87,8 @@ class _Snapshot:
     incident: Incident | None = None
     """That asks for it to be stored."""
     writing: bool = False
+    asked: frozenset[int] = frozenset()
+    """By number: the tracers that were told to flush."""
     stuck: dict[int, Tail | None] = field(default_factory=dict)
     """By number: who did not answer the flush, with what was read of its buffer."""
     unread: set[bytes] = field(default_factory=set)
@@ -177,7 +179,7 @@ class Control:
             self._snapshot_number += 1
             last_ns = incident.last_ns(now_ns)
             self._snapshot = _Snapshot(self._snapshot_number, incident.reason(), last_ns, [], incident)
-            self._begin_flush(None, 0, False, now_ns)
+            self._snapshot.asked = self._begin_flush(None, 0, False, now_ns)
             # where nobody is live there is nothing to wait for
             self.progress(now_ns, set())
 
@@ -276,7 +278,8 @@ class Control:
         now_ns: int,
         *,
         for_lines: bool = False,
-    ) -> None:
+    ) -> frozenset[int]:
+        """The tracers that are told, by number."""
         targets: dict[int, _Target] = {}
         for tracer in self.machine.live():
             stream = tracer.stream
@@ -285,6 +288,7 @@ class Control:
             targets[tracer.number] = _Target(before, double or not tracer.hello.end_marks)
         timeout_ns = min(timeout_ns or self.config.flush_timeout_ns, MAX_TIMEOUT_NS)
         self._flushes.append(_Flush(now_ns + timeout_ns, asked_by, targets, for_lines))
+        return frozenset(targets)
 
     def _reached(self, number: int, target: _Target, now_ns: int) -> bool:
         tracer = self.machine.tracer(number)
@@ -335,7 +339,7 @@ class Control:
         snapshot.read_until_ns = None
         snapshot.writing = True
         self.machine.retain(now_ns)
-        view = self.machine.view(now_ns, snapshot.last_ns, snapshot.stuck)
+        view = self.machine.view(now_ns, snapshot.last_ns, snapshot.stuck, snapshot.asked)
         store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
         clients = tuple(snapshot.clients)
         silent = [self.machine.tracer(number) for number, tail in snapshot.stuck.items() if tail is None]
@@ -350,7 +354,7 @@ class Control:
         if active is None:
             self._snapshot_number += 1
             self._snapshot = _Snapshot(self._snapshot_number, request.reason, request.last_ns, [client])
-            self._begin_flush(None, request.timeout_ns, False, now_ns)
+            self._snapshot.asked = self._begin_flush(None, request.timeout_ns, False, now_ns)
         elif active.incident is not None and not request.share and len(self._queued) < MAX_CLIENTS:
             # nobody knew of it
             self._queued.append((peer, request))

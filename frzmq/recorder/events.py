@@ -82,6 +82,17 @@ class SealedGeneration:
         return sum(map(len, self.frames))
 
 
+class Answer(Enum):
+    """What a tracer did about the flush before a snapshot."""
+
+    NONE = ""
+    """It was not asked: it had ended, or was stopped."""
+    FLUSHED = "flushed"
+    READ = "read"
+    """It was silent: what it had committed was read from its buffer."""
+    MISSING = "missing"
+
+
 @dataclass(frozen=True, slots=True)
 class StreamView:
     """One stream, frozen: references only."""
@@ -103,6 +114,11 @@ class StreamView:
     """Round trip of the sample that gave the offset; 0: none was taken."""
     horizon_ns: int
     """From when on the stream is complete, recorder's clock; 0: nothing held."""
+    answer: Answer
+    stored_through: int
+    """The last tseq that came."""
+    gaps: tuple[tuple[int, int], ...]
+    """Those before it that did not, as ranges [from, to)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from frzmq.errors import ConfigError, WireError
 from frzmq.recorder.backoff import BackOff
 from frzmq.recorder.control import RECOVERY_NS, Control
 from frzmq.recorder.events import (
+    Answer,
     ForgetTracer,
     FrameReceived,
     Input,
@@ -617,16 +618,27 @@ class RecorderMachine:
     def _horizon_ns(self) -> int:
         return whole_horizon_ns((tracer, self._ring.kept(tracer.number)) for tracer in self._tracers.values())
 
-    def view(self, now_ns: int, last_ns: int, stuck: Mapping[int, Tail | None] = MappingProxyType({})) -> RingView:
-        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all. ``stuck``: by number, tracers that do not answer, with what
-        was read of their buffers."""
+    def view(
+        self,
+        now_ns: int,
+        last_ns: int,
+        stuck: Mapping[int, Tail | None] = MappingProxyType({}),
+        asked: frozenset[int] = frozenset(),
+    ) -> RingView:
+        """The ring as it is. ``last_ns``: only what reaches into the last so many ns; 0: all. By number ``asked``: tracers that were told to flush, and
+        ``stuck``: those that do not answer, with what was read of their buffers."""
         from_ns = now_ns - last_ns if last_ns else 0
         parts = []
         for tracer in self._tracers.values():
             kept = self._ring.kept(tracer.number)
             parts.append((tracer, tuple(k for k in kept if k.end_ns >= from_ns)))
         streams = tuple(
-            tracer.view_stuck(kept, stuck[tracer.number], now_ns) if tracer.number in stuck else tracer.view(kept)
+            tracer.view_stuck(kept, stuck[tracer.number], now_ns)
+            if tracer.number in stuck
+            else tracer.view(
+                kept,
+                Answer.FLUSHED if tracer.number in asked and tracer.state in (State.LIVE, State.GONE) else Answer.NONE,
+            )
             for tracer, kept in parts
         )
         horizon_ns = max(whole_horizon_ns(parts), from_ns if any(s.sealed for s in streams) else 0)
@@ -643,7 +655,7 @@ class RecorderMachine:
 
     def silent(self) -> list[Tracer]:
         """Not heard of for long, and alive."""
-        return [t for t in self._tracers.values() if t.state is State.SILENT and t.stands and t.hello.shared]
+        return [t for t in self._tracers.values() if t.state is State.SILENT and t.stands]
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)

@@ -55,6 +55,9 @@ def _stream(stream: StreamView) -> StreamHeader:
         rtt_ns=stream.rtt_ns,
         joined_ns=stream.joined_ns,
         horizon_ns=stream.horizon_ns,
+        answer=stream.answer.value,
+        stored_through=stream.stored_through,
+        gaps=stream.gaps,
     )
 
 

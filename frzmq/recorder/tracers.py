@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from frzmq.recorder.events import Seal, SealedGeneration, State, StreamView
+from frzmq.recorder.events import Answer, Seal, SealedGeneration, State, StreamView
 from frzmq.recorder.ring import Kept
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
@@ -80,9 +80,11 @@ class Tracer:
         if tail is not None:
             stream.recover(tail, self.hello, self.nonce)
         sealed = tuple(self.kept(generation, now_ns) for generation in stream.close(Seal.STUCK))
-        return dataclasses.replace(self, stream=stream).view(kept + sealed)
+        answer = Answer.MISSING if tail is None else Answer.READ
+        return dataclasses.replace(self, stream=stream).view(kept + sealed, answer)
 
-    def view(self, kept: tuple[Kept, ...]) -> StreamView:
+    def view(self, kept: tuple[Kept, ...], answer: Answer = Answer.NONE) -> StreamView:
+        stored_through, gaps = self.stream.stored()
         return StreamView(
             hello=self.hello,
             joined_ns=self.joined_ns,
@@ -94,6 +96,9 @@ class Tracer:
             offset_ns=self.offset_ns,
             rtt_ns=self.heartbeat.rtt_ns,
             horizon_ns=horizon_ns(kept),
+            answer=answer,
+            stored_through=stored_through,
+            gaps=gaps,
         )
 
     def status(self, kept: tuple[Kept, ...], held_bytes: int) -> TracerStatus:
@@ -105,6 +110,8 @@ class Tracer:
             state=self.state.value,
             generation=self.stream.opened,
             records=self.stream.records,
+            recorded=ledger.recorded,
+            open=ledger.open,
             held=ledger.held,
             held_bytes=held_bytes,
             generations=len(kept),

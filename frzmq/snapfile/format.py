@@ -33,12 +33,14 @@ from frzmq.wire.fields import (
     names,
     nested,
     nested_check,
+    ranges,
     signed,
     text,
     to_map,
     unsigned,
 )
 from frzmq.wire.ledger import Ledger
+from frzmq.wire.messages import MAX_GAPS
 
 MAGIC: Final = b"FRZMQSN\n"
 END_MAGIC: Final = b"FRZMQEND"
@@ -97,6 +99,12 @@ class StreamHeader:
     joined_ns: int = unsigned(64, 0)
     horizon_ns: int = unsigned(64, 0)
     """From when on the stream is complete; 0: nothing held."""
+    answer: str = text(32, "")
+    """What it did about the flush before: flushed, read (it was silent, and its buffer was read), missing, or "": it was not asked."""
+    stored_through: int = unsigned(64, 0)
+    """The last tseq that came of it."""
+    gaps: tuple[tuple[int, int], ...] = ranges(MAX_GAPS)
+    """Those before it that did not, as ranges [from, to)."""
 
 
 @dataclass(frozen=True, slots=True)

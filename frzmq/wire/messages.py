@@ -274,6 +274,9 @@ class TracerStatus:
     generation: int = unsigned()
     records: int = unsigned(64, 0)
     """Received."""
+    recorded: int = unsigned(64, 0)
+    """As far as is known; see `frzmq.wire.ledger`."""
+    open: int = unsigned(64, 0)
     held: int = unsigned(64, 0)
     held_bytes: int = unsigned(64, 0)
     generations: int = unsigned(32, 0)

@@ -30,6 +30,11 @@ def with_info(stream: Stream, number: int, **changes: object) -> Stream:
     return stream
 
 
+def with_header(stream: Stream, **changes: object) -> Stream:
+    stream.header = dataclasses.replace(stream.header, **changes)  # type: ignore[arg-type]  # a test's own words
+    return stream
+
+
 def test_validate_of_a_whole_snapshot_finds_nothing(tmp_path: Path) -> None:
     assert validate(snapshot(tmp_path, good())) == []
 
@@ -84,6 +89,9 @@ def _unopened(stream: Stream) -> None:
         (_backwards, "record"),
         (lambda s: s.strings.clear(), "string"),
         (lambda s: s.generation(3, [end(210, "never begun")], at_ns=200), "span"),
+        (lambda s: with_header(s, stored_through=4), "batch"),
+        (lambda s: with_header(s, stored_through=99, gaps=((2, 3),)), "batch"),
+        (lambda s: with_header(s, answer="missing"), "file"),
         (lambda s: setattr(s, "header", dataclasses.replace(s.header, ledger=Ledger(recorded=6, held=5))), "ledger"),
         (lambda s: setattr(s, "header", dataclasses.replace(s.header, ledger=Ledger(recorded=4, held=4))), "ledger"),
     ],
