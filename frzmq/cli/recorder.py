@@ -66,6 +66,11 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser.add_argument("--keep-age", metavar="DURATION", help="they stay no longer (default: 7d)")
     parser.add_argument("--keep-bytes", metavar="SIZE", help="they take no more (default: 1G)")
     parser.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        help="HOST:PORT, or PORT of this host, where Prometheus may ask (needs frzmq[metrics]; docs/running.md)",
+    )
+    parser.add_argument(
         "--insecure",
         action="store_true",
         help="listen on tcp beyond this host, where anybody can read and forge records",
@@ -97,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
             ready=lambda: _say_ready(endpoints.address),
             parent_fd=_STDIN if args.embedded else None,
             siblings=args.remove_dir,
+            metrics=args.metrics,
         )
     except ConfigError as error:
         log(str(error))

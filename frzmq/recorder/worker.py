@@ -18,9 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
@@ -67,6 +69,7 @@ from frzmq.wire.messages import (
     Report,
     SnapshotRequest,
     StartRequest,
+    Status,
     StatusRequest,
     StopRequest,
     ToTracer,
@@ -86,6 +89,7 @@ ENDING_NS: Final = 5 * 10**9
 ORPHAN_NS: Final = 10 * 10**9
 """The same, when its program is gone."""
 LINGER_MS: Final = 500
+STATUS_S: Final = 2.0
 _MS: Final = 1_000_000
 
 
@@ -102,7 +106,7 @@ class WorkerStats:
 
 
 class Worker:
-    """Serves ``sockets`` until `stop` is called, and a little longer. Everything but `stop` belongs to the thread that made it."""
+    """Serves ``sockets`` until `stop` is called, and a little longer. Everything but `stop` and `status` belongs to the thread that made it."""
 
     def __init__(
         self,
@@ -140,6 +144,7 @@ class Worker:
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
+        self._status_asked: SimpleQueue[Future[Status]] = SimpleQueue()
         self._acks: dict[bytes, Ack] | None = None
         self._stopping = False
         self._end_ns: int | None = None
@@ -154,6 +159,13 @@ class Worker:
         """End soon: what is under way is finished first, for ENDING_NS at the most."""
         self._stopping = True
         self._wake()
+
+    def status(self, timeout_s: float = STATUS_S) -> Status:
+        """As it is at the loop's next turn. Raises TimeoutError."""
+        asked: Future[Status] = Future()
+        self._status_asked.put(asked)
+        self._wake()
+        return asked.result(timeout_s)
 
     @property
     def wake_end(self) -> int:
@@ -210,6 +222,9 @@ class Worker:
         with self._faultless("liveness"):
             for uuid, how in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid, how), now_ns)
+        with self._faultless("status"):
+            while not self._status_asked.empty():
+                self._status_asked.get_nowait().set_result(self._machine.status(now_ns))
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
@@ -399,10 +414,11 @@ def run_recorder(
     parent_fd: int | None = None,
     started: Callable[[Worker], object] | None = None,
     siblings: bool = False,
+    metrics: str | None = None,
 ) -> None:
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
-    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
     ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
     """
     endpoints = parse_address(address)
@@ -417,7 +433,7 @@ def run_recorder(
         try:
             worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
             try:
-                with _signals(worker, embedded=parent_fd is not None):
+                with _signals(worker, embedded=parent_fd is not None), _metrics(metrics, worker):
                     if started is not None:
                         started(worker)
                     if ready is not None:
@@ -462,6 +478,21 @@ def _locked(endpoints: Endpoints) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _metrics(address: str | None, worker: Worker) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    from frzmq.recorder.metrics import MetricsServer
+
+    server = MetricsServer(address, worker.status)
+    log(f"metrics on port {server.port}")
+    try:
+        yield
+    finally:
+        server.close()
 
 
 @contextlib.contextmanager
