@@ -67,6 +67,8 @@ class ControlCode(Enum):
     """The snapshot could not be written or sent."""
     BAD_REQUEST = "bad_request"
     """The recorder could not read the request."""
+    DENIED = "denied"
+    """The recorder does not admit this key, or not for this request."""
     BUSY = "busy"
     """The recorder has as many requests of this kind at work as it takes."""
     RECORDING = "recording"

@@ -36,6 +36,13 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="of the recorder: a runtime directory, ipc://DIRECTORY or tcp://HOST:PORT (default: $FRZMQ_RECORDER, else the user's runtime directory)",
     )
+    add_key(parser)
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key", metavar="FILE", help="the key file for a recorder on tcp that has keys (default: $FRZMQ_KEY)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +58,8 @@ def client(args: argparse.Namespace, timeout_s: float = 5.0) -> ControlClient:
     from frzmq.config import runtime_dir
     from frzmq.control.client import ControlClient
 
-    return ControlClient(args.address or os.environ.get("FRZMQ_RECORDER") or runtime_dir(), timeout_s)
+    address = args.address or os.environ.get("FRZMQ_RECORDER") or runtime_dir()
+    return ControlClient(address, timeout_s, key=args.key or os.environ.get("FRZMQ_KEY") or None)
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import BinaryIO, Final, Self, TypeVar
 
 from frzmq.errors import ControlCode, ControlError, WireError
 from frzmq.transport.addresses import parse_address
+from frzmq.transport.keys import read_client_key
 from frzmq.transport.sockets import ClientSocket
 from frzmq.wire.messages import (
     Cancel,
@@ -49,12 +50,14 @@ Sink = Callable[[bytes], object] | BinaryIO
 class ControlClient:
     """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other.
 
-    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. Raises ConfigError: no such kind of address;
-    every request raises ControlError: its ``code`` is UNREACHABLE when there is no recorder, TIMEOUT when it does not answer, else its own.
+    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. ``key``: the path of a key file, for a recorder on tcp that has
+    keys; it is not looked at for others. Raises ConfigError: no such kind of address, a key file that cannot be used; every request raises ControlError: its
+    ``code`` is UNREACHABLE when there is no recorder, DENIED when it does not admit the key, TIMEOUT when it does not answer, else its own.
     """
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str, timeout_s: float = 5.0, *, key: str | None = None) -> None:
         self._endpoints = parse_address(address)
+        self._key = read_client_key(key) if key is not None and self._endpoints.directory is None else None
         self._address = address
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -133,7 +136,7 @@ class ControlClient:
             # a connection inherited over a fork swallows what is sent: it is the parent's
             self._socket, self._pid = None, os.getpid()
         if self._socket is None:
-            self._socket = ClientSocket(self._endpoints.control)
+            self._socket = ClientSocket(self._endpoints.control, self._key)
         return self._socket
 
     def _disconnect(self) -> None:
@@ -142,15 +145,20 @@ class ControlClient:
         self._socket = None
 
     def _send(self, request: Request) -> None:
-        if not self._connected().send(encode_message(request), _ms(min(self._timeout_s, CONNECT_S))):
+        socket = self._connected()
+        if not socket.send(encode_message(request), _ms(min(self._timeout_s, CONNECT_S))):
             self._disconnect()
-            raise ControlError(ControlCode.UNREACHABLE, f"no recorder at {self._address}")
+            raise self._denied(socket) or ControlError(ControlCode.UNREACHABLE, f"no recorder at {self._address}")
+
+    def _denied(self, socket: ClientSocket) -> ControlError | None:
+        return ControlError(ControlCode.DENIED, socket.problem) if socket.problem else None
 
     def _receive(self, id_: int, timeout_s: float) -> Reply:
         """The next reply with this id; others are of requests that were given up. Raises what the recorder says."""
         deadline = time.monotonic() + timeout_s
+        socket = self._connected()
         while (left_s := deadline - time.monotonic()) > 0:
-            data = self._connected().receive(_ms(left_s))
+            data = socket.receive(_ms(left_s))
             if data is None:
                 break
             reply = self._decode(data)
@@ -159,7 +167,7 @@ class ControlClient:
                     raise ControlError(_code(reply.code), reply.message)
                 return reply
         self._disconnect()
-        raise ControlError(
+        raise self._denied(socket) or ControlError(
             ControlCode.TIMEOUT, f"the recorder at {self._address} did not answer within {timeout_s:g} s"
         )
 

@@ -145,6 +145,15 @@ class LinkReceived:
     peer: bytes
     """Routing id on the link's ROUTER."""
     message: ToRecorder
+    key: str = ""
+    """The name of the key that it came with; "": there are no keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """Nobody may record under this name any more, as those did who did so far."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +225,7 @@ Input: TypeAlias = (
     FrameReceived
     | LinkReceived
     | LinkGarbage
+    | KeyRevoked
     | TracerDied
     | RequestReceived
     | RequestGarbage

@@ -28,6 +28,7 @@ from frzmq.recorder.events import (
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinesFound,
     LinkGarbage,
     LinkReceived,
@@ -136,6 +137,8 @@ class RecorderMachine:
                 self._link(event, now_ns)
             case LinkGarbage():
                 self._link_garbage(event)
+            case KeyRevoked():
+                self._key_revoked(event.key, now_ns)
             case TracerDied():
                 self._died(event, now_ns)
             case RequestReceived():
@@ -293,9 +296,11 @@ class RecorderMachine:
 
     def _link(self, event: LinkReceived, now_ns: int) -> None:
         tracer = self._peers.get(event.peer)
+        if tracer is not None and tracer.key != event.key:
+            tracer = None
         match event.message:
             case Hello():
-                self._hello(event.peer, event.message, now_ns)
+                self._hello(event.peer, event.message, event.key, now_ns)
             case Ping():
                 self._out.append(SendLink(event.peer, Pong(event.message.sent_ns, now_ns)))
                 if tracer is not None:
@@ -333,9 +338,14 @@ class RecorderMachine:
         if event.peer not in self._peers:
             self._out.append(SendLink(event.peer, Reject(event.reason[:MAX_ERROR_CHARS])))
 
-    def _hello(self, peer: bytes, hello: Hello, now_ns: int) -> None:
+    def _key_revoked(self, key: str, now_ns: int) -> None:
+        for tracer in self._current.values():
+            if tracer.key == key and tracer.state in (State.LIVE, State.SILENT):
+                self._stop(tracer, f"its key {key!r} was revoked", now_ns)
+
+    def _hello(self, peer: bytes, hello: Hello, key: str, now_ns: int) -> None:
         known = self._current.get(hello.uuid)
-        reason = self._why_not(known, hello)
+        reason = self._why_not(known, hello, key)
         if reason:
             self._out.append(SendLink(peer, Reject(reason)))
         elif known is not None and known.hello.incarnation == hello.incarnation:
@@ -353,22 +363,24 @@ class RecorderMachine:
                 self._put(known, known.stream.close(Seal.REPLACED), now_ns)
                 if known.state in (State.LIVE, State.SILENT):
                     self._leave(known, State.GONE)
-            self._join(peer, hello, now_ns)
+            self._join(peer, hello, key, now_ns)
 
-    def _why_not(self, known: Tracer | None, hello: Hello) -> str:
+    def _why_not(self, known: Tracer | None, hello: Hello, key: str) -> str:
         try:
             choose_version(hello.wire_oldest, hello.wire_newest)
         except WireError as error:
             return str(error)
         if hello.generation >= MAX_GENERATION:
             return f"hello: wanted a generation below {MAX_GENERATION}, got {hello.generation}"
+        if known is not None and known.key != key:
+            return f"hello: wanted the key that tracer {hello.uuid.hex()[:8]} came with, got {key!r}"
         if known is not None and hello.incarnation < known.hello.incarnation:
             return f"hello: wanted incarnation {known.hello.incarnation} or later of tracer {hello.uuid.hex()[:8]}, got {hello.incarnation}"
         if known is None and len(self._tracers) >= MAX_TRACERS:
             return f"hello: wanted at most {MAX_TRACERS} tracers, got one more"
         return ""
 
-    def _join(self, peer: bytes, hello: Hello, now_ns: int) -> None:
+    def _join(self, peer: bytes, hello: Hello, key: str, now_ns: int) -> None:
         stream = Stream(
             asked=hello.generation + 1,
             young=hello.generation == 0,
@@ -384,6 +396,7 @@ class RecorderMachine:
             heard_ns=now_ns,
             advanced_ns=now_ns,
             hello_offset_ns=self._hello_offset_ns(hello, now_ns),
+            key=key,
         )
         self._next_number += 1
         self._tracers[tracer.number] = tracer

@@ -35,6 +35,8 @@ class Tracer:
     error: str = ""
     rejoin_at_ns: int = 0
     """While stopped: from when on it may come back."""
+    key: str = ""
+    """The name of the key that it proved itself with: no other speaks for it."""
     died_ns: int | None = None
     """Its lock is free; what is under way may still come."""
     ended_how: str = ""

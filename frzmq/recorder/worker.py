@@ -26,13 +26,14 @@ from queue import SimpleQueue
 from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
-from frzmq.errors import ConfigError, WireError
+from frzmq.errors import ConfigError, ControlCode, WireError
 from frzmq.recorder.events import (
     FindLines,
     ForgetTracer,
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinkGarbage,
     LinkReceived,
     ReadTail,
@@ -46,6 +47,7 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.keyring import WatchedKeys
 from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
@@ -55,18 +57,20 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
-from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
+from frzmq.transport.sockets import Again, Received, RecorderSockets, send_to
 from frzmq.version import package_version
 from frzmq.wire.messages import (
     Ack,
     Cancel,
     Credit,
+    ErrorReply,
     FlushRequest,
     Hello,
     LinesWanted,
     Ping,
     Reply,
     Report,
+    Request,
     SnapshotRequest,
     StartRequest,
     Status,
@@ -115,6 +119,7 @@ class Worker:
         *,
         directory: str | None = None,
         parent_fd: int | None = None,
+        keys: WatchedKeys | None = None,
     ) -> None:
         machine = machine_id()
         self._machine = RecorderMachine(
@@ -127,6 +132,9 @@ class Worker:
             machine=machine,
         )
         self._sockets = sockets
+        self._keys = keys
+        self._keys_every_ns = config.heartbeat_ns // 4
+        self._keys_at_ns = 0
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
         store = SnapshotStore(config.store)
@@ -200,6 +208,8 @@ class Worker:
                 os.read(self._wake_fd, 4096)
         if self._parent_fd is not None and self._parent_fd in ready:
             self._read_parent(self._parent_fd)
+        if self._keys is not None:
+            self._look_at_keys(self._keys, time.monotonic_ns())
         with self._faultless("link"):
             if self._sockets.link in ready:
                 self._drain_link()
@@ -236,6 +246,7 @@ class Worker:
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),
             self._end_ns,
+            self._keys_at_ns if self._keys is not None else None,
         )
         deadline_ns = min((d for d in wanted if d is not None), default=None)
         if deadline_ns is None:
@@ -265,20 +276,43 @@ class Worker:
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.link):
-            self._give(_link_input(parts), now_ns)
+        for received in self._sockets.receive(self._sockets.link):
+            key = self._keys.access.recording_as(received.public) if self._keys is not None else ""
+            self._give(_link_input(received.parts, key), now_ns)
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.control):
-            event = _control_input(parts)
+        for received in self._sockets.receive(self._sockets.control):
+            event = _control_input(received.parts)
             match event:
+                case RequestReceived() if denial := self._denial(received, event.message):
+                    self._send_reply(event.peer, ErrorReply(event.message.id, ControlCode.DENIED.value, denial))
                 case RequestReceived(peer, Credit(id_, chunks)):
                     self._spools.credit(peer, id_, chunks, now_ns)
                 case RequestReceived(peer, Cancel(id_)):
                     self._spools.cancel(peer, id_)
                 case _:
                     self._give(event, now_ns)
+
+    def _denial(self, received: Received, request: Request) -> str:
+        return self._keys.access.denial(received.public, request) if self._keys is not None else ""
+
+    def _look_at_keys(self, keys: WatchedKeys, now_ns: int) -> None:
+        """Whoever is not in the list any more is stopped, and cut off."""
+        if now_ns < self._keys_at_ns:
+            return
+        self._keys_at_ns = now_ns + self._keys_every_ns
+        try:
+            before = keys.refresh()
+        except ConfigError as error:
+            log(f"the keys stay as they were: {error}")
+            self._machine.note_error(f"the keys stay as they were: {error}")
+            return
+        if before is not None:
+            names, publics = keys.access.lost_since(before)
+            for name in sorted(names):
+                self._give(KeyRevoked(name), now_ns)
+            self._sockets.cut(publics)
 
     def _read_parent(self, fd: int) -> None:
         try:
@@ -371,7 +405,7 @@ class Worker:
             os.close(fd)
 
 
-def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
+def _link_input(parts: list[bytes], key: str) -> LinkReceived | LinkGarbage:
     peer = parts[0]
     if len(parts) != 2:
         return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
@@ -381,7 +415,7 @@ def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
         return LinkGarbage(peer, str(error))
     match message:
         case Hello() | TracerHeartbeat() | Ping() | Report() | LinesWanted():
-            return LinkReceived(peer, message)
+            return LinkReceived(peer, message, key)
         case _:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
 
@@ -419,19 +453,23 @@ def run_recorder(
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
     ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
-    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
+    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host with neither ``config.keys`` nor
+    ``config.insecure``, keys on ipc, or keys that cannot be read.
     """
     endpoints = parse_address(address)
-    if not is_loopback(endpoints) and not config.insecure:
+    if config.keys is None and not is_loopback(endpoints) and not config.insecure:
         raise ConfigError(
-            f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure: all the same)"
+            f"{address}: wanted a loopback address or --keys: beyond this host anybody could read and forge records (--insecure: all the same)"
         )
+    if config.keys is not None and endpoints.directory is not None:
+        raise ConfigError(f"{address}: wanted tcp:// for --keys: a directory is guarded by its mode")
+    keys = WatchedKeys(config.keys) if config.keys is not None else None
     raise_file_limit()
     with _locked(endpoints):
         _store_what_is_left(config, endpoints.directory, siblings=siblings)
-        sockets = RecorderSockets(endpoints)
+        sockets = RecorderSockets(endpoints, gate=keys)
         try:
-            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
+            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd, keys=keys)
             try:
                 with _signals(worker, embedded=parent_fd is not None), _metrics(metrics, worker):
                     if started is not None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, assert_never
 
 from frzmq.clock import Clocks, monotonic_ns
 from frzmq.errors import ConfigError, WireError
-from frzmq.tracer.answers import give_back, warn
+from frzmq.tracer.answers import give_back, warn, warn_not_taken
 from frzmq.tracer.calls import not_here
 from frzmq.tracer.events import (
     Close,
@@ -53,7 +53,6 @@ from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
-from frzmq.transport.sockets import TracerSockets
 from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening, OpenItem, WriterInfo
 from frzmq.wire.kinds import KINDS
@@ -115,6 +114,8 @@ class AgentSockets(Protocol):
     def send(self, message: bytes) -> bool: ...
     def receive(self) -> list[bytes]: ...
     def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool: ...
+    @property
+    def problem(self) -> str: ...
     def close(self, linger_ms: int = 0) -> bool: ...
 
 
@@ -159,7 +160,7 @@ class Agent:
         on_stop: Callable[[str], object],
         on_resume: Callable[[], object],
         watch: Watch,
-        make_sockets: Callable[[Endpoints], AgentSockets] = TracerSockets,
+        make_sockets: Callable[[Endpoints], AgentSockets],
     ) -> None:
         self._identity = identity
         self._buffer = buffer
@@ -183,6 +184,7 @@ class Agent:
         self._broken = False
         self._errors = 0
         self._error = ""
+        self._not_taken = ""
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
 
@@ -286,7 +288,7 @@ class Agent:
             frame_bytes=self._frame_bytes,
             refused=self._refused,
             errors=self._errors,
-            error=self._error or machine.error,
+            error=self._error or self._not_taken or machine.error,
             cpu_ns=self._cpu_ns,
         )
 
@@ -332,6 +334,7 @@ class Agent:
                 self._give(self._asked.popleft())
             for data in sockets.receive():
                 self._receive(data)
+            self._take_refusal(sockets.problem)
             self._give(Ticked())
             self._watch_over()
             self._cpu_ns = before_ns + time.thread_time_ns()
@@ -377,13 +380,24 @@ class Agent:
             case Lines():
                 give_back(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
-                if isinstance(message, Welcome) and message.triggers:
+                if isinstance(message, Welcome):
+                    self._not_taken = ""
                     self._take_triggers(message.triggers)
+                elif isinstance(message, Reject):
+                    self._take_refusal(message.reason)
                 self._give(LinkReceived(message))
             case _:
                 self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
 
+    def _take_refusal(self, reason: str) -> None:
+        """Said once, in the program's log: nothing of this process is kept while it is so."""
+        if reason and reason != self._not_taken:
+            self._not_taken = reason
+            warn_not_taken(reason)
+
     def _take_triggers(self, text: str) -> None:
+        if not text:
+            return
         try:
             self._watch.add(parse_triggers(text, "welcome: triggers"))
         except ConfigError as error:

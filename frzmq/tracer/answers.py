@@ -31,6 +31,25 @@ def warn(path: str, reason: str, error: str) -> None:
     _aside(say)
 
 
+def warn_not_taken(reason: str) -> None:
+    """One line: why the recorder takes nothing of this process."""
+    _warn("the recorder does not take what this process records: %s", reason)
+
+
+def warn_not_recorded(reason: str) -> None:
+    """One line: why this process records nothing although it was asked to."""
+    _warn("nothing is recorded: %s", reason)
+
+
+def _warn(message: str, reason: str) -> None:
+    def say() -> None:
+        import logging
+
+        logging.getLogger(OWN_LOGGER).warning(message, reason)
+
+    _aside(say)
+
+
 def give_back(found: Lines) -> None:
     """The suppressed lines to the loggers that they were meant for, each marked with the trace."""
 

@@ -12,12 +12,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from frzmq.config import TracerConfig, ensure_private_dir
 from frzmq.errors import FrzmqError, StateError
 from frzmq.tracer import api, calls, hub, instrument, redact
 from frzmq.tracer.agent import Agent, AgentStats
+from frzmq.tracer.answers import warn_not_recorded
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.identity import new_identity
@@ -25,6 +27,8 @@ from frzmq.tracer.instrument import ends, suppressed
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
+from frzmq.transport.keys import ClientKey, read_client_key
+from frzmq.transport.sockets import TracerSockets
 from frzmq.triggers import parse_triggers
 
 if TYPE_CHECKING:
@@ -68,6 +72,8 @@ class _Runtime:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.config: TracerConfig | None = None
+        self.key: ClientKey | None = None
+        """Read once: a child that has another user by then may not read it."""
         self.agent: Agent | None = None
         self.buffer: Buffer | None = None
         self.error = ""
@@ -95,6 +101,7 @@ class _Runtime:
     def configure(self, config: TracerConfig | None) -> None:
         """None: nothing is recorded."""
         self.config = config
+        self.key = None
         self.error = ""
         if config is None:
             api.uninstall()
@@ -126,6 +133,7 @@ class _Runtime:
             except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
                 self.error = f"{type(error).__name__}: {error}"
                 self.discard()
+                warn_not_recorded(self.error)
             finally:
                 self.beginning = False
             return self.buffer
@@ -143,13 +151,15 @@ class _Runtime:
             self.ended = self.ended or sys.is_finalizing()
 
     def make(self, config: TracerConfig) -> None:
-        """Raises FrzmqError: an address that is none, calls that cannot be recorded."""
+        """Raises FrzmqError: an address that is none, a key file that cannot be used, calls that cannot be recorded."""
         assert config.recorder is not None
         calls.check(config)
         endpoints = parse_address(config.recorder)
         identity = new_identity(config.service)
         directory = endpoints.directory
-        if directory is not None:
+        if directory is None:
+            self.key = self.key or (read_client_key(config.key) if config.key is not None else None)
+        else:
             missing = not os.path.lexists(directory)
             try:
                 ensure_private_dir(directory)
@@ -164,6 +174,7 @@ class _Runtime:
             on_stop=lambda reason: self.stopped(buffer, reason),
             on_resume=lambda: self.resumed(buffer),
             watch=watch,
+            make_sockets=partial(TracerSockets, key=self.key),
         )
         watch.report, watch.want_lines = self.agent.report, self.agent.want_lines
         ends.install(_end_process)
@@ -271,7 +282,7 @@ def configure(config: TracerConfig, *, automatic: bool = False) -> None:
 
 def start(config: TracerConfig | None = None) -> None:
     """Records from now on, to ``config.recorder`` (None: as configured). Raises StateError: it does so already, there is no recorder, or no
-    thread can be started; ConfigError: an address that is none."""
+    thread can be started; ConfigError: an address that is none, a key file that cannot be used."""
     with _runtime.locked():
         if _runtime.agent is not None and _runtime.automatic:
             _runtime.end(END_S)
@@ -309,6 +320,12 @@ def address() -> str | None:
     """Of the recorder; None while this process does not record."""
     config = _runtime.config
     return config.recorder if config is not None else None
+
+
+def key_file() -> str | None:
+    """As configured, for requests to that recorder."""
+    config = _runtime.config
+    return config.key if config is not None else None
 
 
 def flush(timeout_s: float) -> bool:

@@ -77,6 +77,7 @@ class FakeSockets:
         self.changed = threading.Condition()
         self._incoming: deque[bytes] = deque()
         self._fd, self._end = os.pipe()
+        self.problem = ""
 
     def send_batch(self, frame: bytes) -> bool:
         with self.changed:

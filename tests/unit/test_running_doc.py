@@ -16,7 +16,7 @@ HIDDEN = {"--help", "--embedded", "--remove-dir"}
 
 
 def test_running_document_has_every_variable() -> None:
-    assert len(VARIABLES) == 19
+    assert len(VARIABLES) == 20
     assert set(re.findall(r"^\| `(FRZMQ_\w+)`", RUNNING, re.MULTILINE)) == VARIABLES
     assert set(re.findall(r"FRZMQ_[A-Z_]+", RUNNING)) == VARIABLES
 

@@ -13,6 +13,7 @@ from frzmq.recorder.events import (
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinkGarbage,
     LinkReceived,
     RequestGarbage,
@@ -134,6 +135,44 @@ class Peer:
 def test_machine_hello_is_welcomed_and_watched() -> None:
     peer = Peer(Bench())
     assert peer.joined == [WatchTracer(b"p" * 16), peer.say(Welcome(BOOT, 100, 1, 1, S // 4, 5 * S))]
+
+
+def test_machine_hello_with_another_key_than_its_tracer_came_with_is_rejected() -> None:
+    bench = Bench()
+    hello = Hello(b"p" * 16, 1, 1, 1, 42, "svc", 0)
+    bench.give(LinkReceived(b"p", hello, "checkout"))
+    for incarnation in (1, 2):
+        stolen = dataclasses.replace(hello, incarnation=incarnation)
+        assert bench.give(LinkReceived(b"q", stolen, "other")) == [
+            SendLink(b"q", Reject("hello: wanted the key that tracer 70707070 came with, got 'other'"))
+        ]
+    assert bench.give(LinkReceived(b"r", hello, "checkout")) == [
+        SendLink(b"r", Welcome(BOOT, 100, 1, 1, S // 4, 5 * S))
+    ]
+
+
+def test_machine_message_with_another_key_is_not_its_tracers() -> None:
+    """A connection may have the routing id that another had before it."""
+    bench = Bench()
+    bench.give(LinkReceived(b"p", Hello(b"p" * 16, 1, 1, 1, 42, "svc", 0, lock=True), "checkout"))
+    bench.now += 4 * S
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1), "other")) == [
+        SendLink(b"p", RecorderHeartbeat(BOOT, 0))
+    ]
+    bench.tick(2 * S)
+    assert [tracer.state for tracer in bench.machine.status(bench.now).tracers] == ["silent"]
+
+
+def test_machine_tracers_of_a_revoked_key_are_stopped_and_the_others_are_not() -> None:
+    bench = Bench()
+    for name, key in ((b"p", "checkout"), (b"q", "checkout"), (b"r", "stock")):
+        bench.give(LinkReceived(name, Hello(name * 16, 1, 1, 1, 42, "svc", 0), key))
+    said = bench.give(KeyRevoked("checkout"))
+    assert [(i.peer, i.message.reason) for i in said if isinstance(i, SendLink) and isinstance(i.message, Stop)] == [
+        (b"p", "its key 'checkout' was revoked"),
+        (b"q", "its key 'checkout' was revoked"),
+    ]
+    assert sorted(tracer.state for tracer in bench.machine.status(bench.now).tracers) == ["live", "stopped", "stopped"]
 
 
 def test_machine_hello_of_another_wire_version_is_rejected() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
+from queue import Queue
 
 import pytest
 from support.fake_buffer import FakeBuffer, FakeSockets
@@ -13,7 +15,7 @@ from frzmq.tracer.identity import new_identity
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
 from frzmq.wire.batch import BatchType, split_frame
-from frzmq.wire.messages import Ack, Hello, Stop, Welcome
+from frzmq.wire.messages import Ack, Hello, Reject, Stop, Welcome
 
 BOOT = b"b" * 16
 
@@ -128,6 +130,56 @@ def test_agent_fault_turns_recording_off_and_shows_nothing(bench: Bench, capfd: 
     assert (stats.state, stats.errors, stats.error) == ("broken", 1, "ValueError: a bug")
     assert not bench.agent.flush(20)
     assert capfd.readouterr() == ("", "")
+
+
+class Said(logging.Handler):
+    """Lines of the logger ``frzmq``, as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: Queue[str] = Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.put(record.getMessage())
+
+    def next(self) -> str:
+        return self._lines.get(timeout=20)
+
+    def empty(self) -> bool:
+        return self._lines.empty()
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    handler, logger = Said(), logging.getLogger("frzmq")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def test_agent_that_is_not_admitted_says_so_once_until_it_is(bench: Bench, said: Said) -> None:
+    bench.sockets.problem = "no such key"
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    bench.sockets.wait_message(Hello)
+    assert said.next() == "the recorder does not take what this process records: no such key"
+    assert bench.agent.stats().error == "no such key"
+    bench.sockets.problem = ""
+    bench.sockets.tell(Welcome(BOOT, 7, 1, 1, 10**9, 10**10))
+    bench.wait_batch(BatchType.OPEN)
+    assert bench.agent.stats().error == ""
+    assert said.empty()
+
+
+def test_agent_that_is_rejected_says_so_once(bench: Bench, said: Said) -> None:
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    for _ in range(3):
+        bench.sockets.tell(Reject("too many tracers"))
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    assert said.next() == "the recorder does not take what this process records: too many tracers"
+    assert said.empty()
 
 
 def test_agent_garbage_on_the_link_is_counted(bench: Bench) -> None:

@@ -121,7 +121,8 @@ def test_receive_all_keeps_16_parts_of_a_message_and_reads_the_rest(
     recorder: RecorderSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context, endpoints.link)
+    dealer = dealer_socket(context)
+    dealer.connect(endpoints.link)
     assert dealer.poll(10_000, 2)
     dealer.send_multipart([b"%d" % i for i in range(100)])
     dealer.send(b"next")
@@ -141,7 +142,8 @@ def test_message_beyond_the_limit_closes_only_its_connection(
     recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context, endpoints.link)
+    dealer = dealer_socket(context)
+    dealer.connect(endpoints.link)
     assert dealer.poll(10_000, 2)
     dealer.send(bytes(MAX_MESSAGE_BYTES + 1))
     until(lambda: tracer.send(b"fine"))
@@ -153,7 +155,8 @@ def test_message_beyond_the_limit_closes_only_its_connection(
 def test_close_all_with_a_socket_left_open_returns_in_time(endpoints: Endpoints, recorder: RecorderSockets) -> None:
     with ExitStack() as stack:
         context = new_context()
-        left = dealer_socket(context, endpoints.link)
+        left = dealer_socket(context)
+        left.connect(endpoints.link)
         stack.callback(left.close, 0)
         began = time.monotonic()
         assert close_all(context, [], 0) is False
