@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
@@ -48,7 +49,8 @@ Sink = Callable[[bytes], object] | BinaryIO
 
 
 class ControlClient:
-    """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other.
+    """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other,
+    as long as a request may wait for the recorder, and then raise ControlError TIMEOUT.
 
     ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. ``key``: the path of a key file, for a recorder on tcp that has
     keys; it is not looked at for others. Raises ConfigError: no such kind of address, a key file that cannot be used; every request raises ControlError: its
@@ -67,23 +69,23 @@ class ControlClient:
 
     def status(self) -> Status:
         """What the recorder and its tracers do, now."""
-        with self._lock:
+        with self._alone():
             return self._ask(StatusRequest(self._id()), StatusReply).status
 
     def start(self) -> None:
         """Record again. ControlError STATE when it is on."""
-        with self._lock:
+        with self._alone():
             self._ask(StartRequest(self._id()), OkReply)
 
     def stop(self) -> None:
         """Stop recording, after a snapshot that is being made. ControlError STATE when it is off, RECORDING: the first error that
         stopped a tracer before."""
-        with self._lock:
+        with self._alone():
             self._ask(StopRequest(self._id()), OkReply, SNAPSHOT_S)
 
     def flush(self, timeout_s: float = FLUSH_S, *, double: bool = False) -> FlushReply:
         """Everything recorded so far is in the ring, but for the tracers that the reply names as missing."""
-        with self._lock:
+        with self._alone():
             return self._ask(FlushRequest(self._id(), _timeout_ns(timeout_s), double), FlushReply, timeout_s)
 
     def snapshot(
@@ -101,7 +103,7 @@ class ControlClient:
         ``last_ns``: only generations that reach into the last so many ns; 0: all. ``share``: take part in a snapshot that is being
         made, instead of ControlError SNAPSHOT_ACTIVE. ``progress``: called with the bytes written so far. What ``write`` raises comes through.
         """
-        with self._lock:
+        with self._alone():
             put = _writer(write)
             request = SnapshotRequest(self._id(), reason, last_ns, share, CREDIT, _timeout_ns(flush_timeout_s))
             self._send(request)
@@ -114,7 +116,7 @@ class ControlClient:
                 raise
 
     def close(self) -> None:
-        with self._lock:
+        with self._alone():
             self._disconnect()
 
     def __enter__(self) -> Self:
@@ -124,6 +126,19 @@ class ControlClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        limit_s = self._timeout_s + SNAPSHOT_S
+        if not self._lock.acquire(timeout=limit_s):
+            raise ControlError(
+                ControlCode.TIMEOUT,
+                f"another request of this client to the recorder at {self._address} did not end within {limit_s:g} s",
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     # --- with the lock held
 

@@ -6,7 +6,7 @@ Each scrape asks the recorder's loop for its `Status` once; nothing of the recor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from frzmq.errors import ConfigError
 from frzmq.wire.messages import Status, TracerStatus
@@ -18,6 +18,8 @@ PLACES: Final = ("open", "held", "evicted", "late", "overwritten", "missing")
 """Of the ledger: each recorded record is in one of these."""
 OUTSIDE: Final = ("dropped", "duplicate", "rejected", "torn")
 STATES: Final = ("live", "silent", "stopped", "gone", "dead")
+IDLE_S: Final = 5.0
+"""A peer may be silent for so long in the midst of a request."""
 _S: Final = 1e9
 
 
@@ -105,12 +107,18 @@ class MetricsServer:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(f"--metrics: cannot listen on {address}: {error.strerror}") from None
+        self._server.RequestHandlerClass = _with_timeout(self._server.RequestHandlerClass)
         self.port = int(self._server.server_port)
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
+
+
+def _with_timeout(handler: Any) -> Any:
+    """One that ends a connection whose peer says nothing: each holds a thread and a descriptor."""
+    return type("Handler", (handler,), {"timeout": IDLE_S})
 
 
 def _parse(address: str) -> tuple[str, int]:

@@ -74,7 +74,7 @@ class SnapshotFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         # people open a snapshot at a prompt and look: what they forget to close is closed without a warning
         self._close = weakref.finalize(self, os.close, self._fd)
         try:

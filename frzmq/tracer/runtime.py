@@ -207,6 +207,7 @@ class _Runtime:
         if agent is None or buffer is None:
             return
         whole = agent.stop(timeout_s)
+        self._unwatch(agent)
         if whole or not agent.joined:
             buffer.close()
             agent.lock.release()
@@ -228,8 +229,14 @@ class _Runtime:
         if buffer is not None:
             buffer.abandon()
         if agent is not None:
+            self._unwatch(agent)
             agent.lock.abandon()
             agent.dispose()
+
+    def _unwatch(self, agent: Agent) -> None:
+        """Or the triggers would hold it, and with it the buffer and its memory."""
+        if watch.report == agent.report:
+            watch.report = watch.want_lines = None
 
     # --- forks
 

@@ -27,6 +27,7 @@ from frzmq.errors import ConfigError
 HOST: Final = "127.0.0.1"
 TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.1
+END_S: Final = 2.0
 POLICY: Final = "; ".join(
     (
         "default-src 'self' data: blob:",
@@ -97,7 +98,7 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(END_S)
 
 
 class _Server(ThreadingHTTPServer):

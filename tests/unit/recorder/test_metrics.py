@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from frzmq.errors import ConfigError
+from frzmq.recorder import metrics
 from frzmq.recorder.metrics import MetricsServer
 from frzmq.wire.messages import Status, TracerStatus
 
@@ -89,3 +90,11 @@ def test_metrics_of_no_address_are_refused(address: str) -> None:
 def test_metrics_on_a_port_that_is_taken_are_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot listen on"):
         MetricsServer(f"127.0.0.1:{taken.getsockname()[1]}", status)
+
+
+def test_metrics_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "IDLE_S", 0.05)
+    with serving(status) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as idle:
+        idle.sendall(b"GET /metr")
+        assert idle.recv(1) == b""
+        assert ("frzmq_up", "") in scrape(server.port)
