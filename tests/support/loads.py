@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from frzmq.control.client import ControlClient
 from frzmq.reader.model import Process
@@ -14,13 +16,15 @@ from frzmq.reader.validate import Level, validate
 from frzmq.wire.messages import TracerStatus
 from support.programs import DEADLINE_S, Program
 
+T = TypeVar("T")
+
 NAMES_EVERY = 50
 """So many events of a thread have one name; then comes another, which was never there before."""
 
 LOAD = """
     import frzmq, mmap, os, sys, threading, time
 
-    side, threads, burst, rest_s = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    side, threads, burst, rest_s, pad = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
     file = os.open(side, os.O_RDWR)
     counts = memoryview(mmap.mmap(file, 512)).cast("Q")
     ends = threading.Event()
@@ -31,7 +35,7 @@ LOAD = """
             for n in range(n, n + burst):
                 # counted first: a kill between the two leaves one that is not there
                 counts[thread] = n + 1
-                frzmq.event(f"load {thread} {n // 50}", n=n, thread=thread)
+                frzmq.event(f"load {thread} {n // 50}", n=n, thread=thread, pad=pad)
             n += 1
             time.sleep(rest_s)
 
@@ -50,10 +54,18 @@ LOAD = """
 
 
 class Load:
-    """``threads`` threads of a program that records ``burst`` events each, rests for ``rest_s``, and so on."""
+    """``threads`` threads of a program that records ``burst`` events of ``size_bytes`` and a little each, rests for ``rest_s``, and so on."""
 
     def __init__(
-        self, tmp_path: Path, address: str, *, threads: int = 2, burst: int = 50, rest_s: float = 0.01, **variables: str
+        self,
+        tmp_path: Path,
+        address: str,
+        *,
+        threads: int = 2,
+        burst: int = 10,
+        rest_s: float = 0.01,
+        size_bytes: int = 200,
+        **variables: str,
     ) -> None:
         self.threads = threads
         self._side = tmp_path / f"load{time.monotonic_ns()}"
@@ -65,6 +77,7 @@ class Load:
             str(threads),
             str(burst),
             str(rest_s),
+            "x" * size_bytes,
             FRZMQ_RECORDER=address,
             FRZMQ_SERVICE="load",
             **variables,
@@ -79,7 +92,7 @@ class Load:
         """Events that each thread has recorded, or is about to."""
         return list(memoryview(self._side.read_bytes()).cast("Q")[: self.threads])
 
-    def until_more(self, events: int = 1000) -> None:
+    def until_more(self, events: int = 300) -> None:
         """It goes on: so many more of each thread."""
         before = self.counts()
         until(lambda: all(now >= then + events for now, then in zip(self.counts(), before, strict=True)), "it rests")
@@ -96,6 +109,21 @@ class Load:
     def close(self) -> None:
         self.program.process.kill()
         self.program.process.communicate(timeout=DEADLINE_S)
+
+
+class Aside(Generic[T]):
+    """``what`` in a thread of its own, begun at once."""
+
+    def __init__(self, what: Callable[[], T]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(what)
+
+    def result(self) -> T:
+        """What it returns, or raises."""
+        try:
+            return self._future.result(DEADLINE_S)
+        finally:
+            self._pool.shutdown(wait=False)
 
 
 def until(reached: Callable[[], object], why: str, deadline_s: float = DEADLINE_S) -> None:
@@ -151,11 +179,12 @@ def numbers(opened: Snapshot, pid: int, threads: int) -> list[list[int]]:
     """By thread: the numbers of the events that are held, in their order. Each has the name that it was given."""
     process = process_of(opened, pid).number
     found: list[list[int]] = [[] for _ in range(threads)]
-    for event in opened.events:
-        if event.process == process and "thread" in event.attributes:
-            n, thread = event.attributes["n"], event.attributes["thread"]
+    for record in opened:
+        attributes = record.fields.get("attributes")
+        if record.process == process and isinstance(attributes, dict) and "thread" in attributes:
+            n, thread = attributes["n"], attributes["thread"]
             assert isinstance(n, int) and isinstance(thread, int)
-            assert event.name == f"load {thread} {n // NAMES_EVERY}"
+            assert record.fields["name"] == f"load {thread} {n // NAMES_EVERY}"
             found[thread].append(n)
     return found
 
