@@ -118,6 +118,10 @@ class Aside(Generic[T]):
         self._pool = ThreadPoolExecutor(1)
         self._future = self._pool.submit(what)
 
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
     def result(self) -> T:
         """What it returns, or raises."""
         try:
