@@ -200,13 +200,7 @@ def test_clients_gone_in_mid_snapshot_leave_nothing_behind(recorder: RecorderPro
         check_goes_on(recorder, tmp_path, load)
         before_bytes = recorder.rss_bytes()
         for n in range(10):
-            gone = ClientSocket(parse_address(recorder.address).control)
-            try:
-                # its last snapshot may still be written
-                until(lambda: begins(gone, 10 + n), "no chunk came")
-                assert gone.send(encode_message(Credit(10 + n, 60_000)), 10_000)
-            finally:
-                gone.close(0)
+            take_a_chunk_and_go(recorder, n)
         until(lambda: not files(recorder), "a file stays open", CLIENT_S + 10)
         check_goes_on(recorder, tmp_path, load)
         assert recorder.rss_bytes() - before_bytes < 2 * SLACK_BYTES
@@ -214,9 +208,19 @@ def test_clients_gone_in_mid_snapshot_leave_nothing_behind(recorder: RecorderPro
         load.close()
 
 
-def begins(client: ClientSocket, id_: int) -> bool:
-    """Its first chunk is here."""
-    assert client.send(encode_message(SnapshotRequest(id_, credit=1)), 10_000)
-    data = client.receive(10_000)
-    assert data is not None
-    return isinstance(decode_message(data), SnapshotChunk)
+def take_a_chunk_and_go(recorder: RecorderProcess, id_: int) -> None:
+    """With credit for all of it."""
+    client = ClientSocket(parse_address(recorder.address).control)
+
+    def begins() -> bool:
+        assert client.send(encode_message(SnapshotRequest(id_, credit=1)), 10_000)
+        data = client.receive(10_000)
+        assert data is not None
+        return isinstance(decode_message(data), SnapshotChunk)
+
+    try:
+        # until the snapshot before is written another is refused
+        until(begins, "no chunk came")
+        assert client.send(encode_message(Credit(id_, 60_000)), 10_000)
+    finally:
+        client.close(0)
