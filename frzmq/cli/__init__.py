@@ -93,11 +93,10 @@ def _split_program(arguments: list[str]) -> list[str]:
 
 def _failed(error: Exception) -> int:
     """One line for what people can do something about; a traceback for a bug of ours."""
-    from frzmq.errors import ControlError, FrzmqError
+    from frzmq.errors import ControlError, FrzmqError, os_error_text
 
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}"
+        message = os_error_text(error)
     elif isinstance(error, FrzmqError):
         message = str(error)
     else:
