@@ -1,5 +1,6 @@
 """Real sockets in one process; each test closes its contexts in bounded time."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -172,3 +173,23 @@ def test_second_listener_on_a_tcp_port_is_refused_by_name() -> None:
 def test_listener_in_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on ipc://"):
         RecorderSockets(parse_address(str(tmp_path / "no")))
+
+
+def test_context_without_descriptors_for_its_sockets_is_an_error_that_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    real = os.pipe
+
+    def pipe() -> tuple[int, int]:
+        if len(opened) == 6:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.extend(pair := real())
+        return pair
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        new_context()
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
