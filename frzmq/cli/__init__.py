@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "turn a snapshot file into text, or a timeline for Perfetto, or a picture",
     "report": "turn a snapshot file into a page of HTML that needs no network",
     "view": "show a snapshot file in Perfetto, in the browser",
+    "doctor": "look whether a place is fit to record in",
     "recover": "make a snapshot of what processes left whose recorder died too",
     "demo": "run a small shop of services and catch its slow requests",
     "completion": "say what a shell needs to complete the command line",

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import zmq
@@ -43,6 +44,18 @@ POLLIN: Final = int(zmq.POLLIN)
 POLLOUT: Final = int(zmq.POLLOUT)
 TransportError = zmq.ZMQError
 Again = zmq.Again
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    pyzmq: str
+    libzmq: str
+    curve: bool
+    """It can encrypt, and tell who is who."""
+
+
+def library() -> Library:
+    return Library(zmq.pyzmq_version(), zmq.zmq_version(), zmq.has("curve"))
 
 
 NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
