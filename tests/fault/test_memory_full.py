@@ -23,7 +23,7 @@ PROGRAM = """
     frzmq.start(service=sys.argv[2], recorder=sys.argv[1])
     n = 0
     while True:
-        for _ in range(20_000):
+        for _ in range(5_000):
             frzmq.event("n", n=n)
             n += 1
             if n % 500 == 0 and not frzmq.flush(20):
@@ -109,25 +109,25 @@ def test_shared_memory_that_fills_up_while_a_program_runs_harms_neither_it_nor_t
 ) -> None:
     address = str(memory.path)
     with started(tmp_path / "first.py", PROGRAM, address, "first", prefix=memory.inside) as first:
-        assert first.line() == "20000"
+        assert first.line() == "5000"
         memory.fill()
         # its buffer is all there: each of its pages is written again
         first.tell("more")
-        assert first.line() == "40000"
+        assert first.line() == "10000"
         during = taken(memory, tmp_path / "during.frz")
-        assert numbers(during, "first") == [*range(40_000)]
+        assert numbers(during, "first") == [*range(10_000)]
         with started(tmp_path / "second.py", PROGRAM, address, "second", prefix=memory.inside) as second:
-            assert second.line() == "20000"
+            assert second.line() == "5000"
             found = {name: (t.buffer_kind.partition(" ")[2], t.buffer_bytes) for name, t in status(memory).items()}
             assert found == {"first": ("", 4 << 20), "second": ("private", 4 << 20)}
             opened = taken(memory, tmp_path / "full.frz")
-            assert numbers(opened, "second") == [*range(20_000)]
+            assert numbers(opened, "second") == [*range(5_000)]
             assert opened.ledger.lost == 0
             second.tell("end")
             second.end()
         memory.filler.unlink()
         with started(tmp_path / "third.py", PROGRAM, address, "third", prefix=memory.inside) as third:
-            assert third.line() == "20000"
+            assert third.line() == "5000"
             # half of what it wanted is free beside the first one's
             assert (status(memory)["third"].buffer_kind.partition(" ")[2], status(memory)["third"].buffer_bytes) == (
                 "",
@@ -146,8 +146,8 @@ def test_recorder_that_begins_where_shared_memory_is_full_serves(directory: Path
         memory = Memory(directory)
         memory.recorder = recorder
         with started(tmp_path / "only.py", PROGRAM, str(directory), "only", prefix=memory.inside) as program:
-            assert program.line() == "20000"
+            assert program.line() == "5000"
             assert status(memory)["only"].buffer_kind.endswith(" private")
-            assert numbers(taken(memory, tmp_path / "s.frz"), "only") == [*range(20_000)]
+            assert numbers(taken(memory, tmp_path / "s.frz"), "only") == [*range(5_000)]
             program.tell("end")
             program.end()

@@ -45,7 +45,7 @@ WRITER = """
             took.sort()
             print(took[len(took) * 99 // 100], runtime.stats().overwritten, flush=True)
             took = []
-    print(frzmq.flush(30), n, flush=True)
+    print(frzmq.flush(30), n, runtime.stats().recorded, flush=True)
     sys.stdin.readline()
 """
 TAKE = """
@@ -124,12 +124,12 @@ def numbers(snapshot: Snapshot) -> list[int]:
     return [int(str(event.attributes["n"])) for event in snapshot.events if event.name == "n"]
 
 
-def ended(program: Program) -> int:
-    """How many records there are; all of them have been acknowledged."""
+def ended(program: Program) -> tuple[int, int]:
+    """How many of its own records there are, and how many in all; all of them have been acknowledged."""
     program.tell("end")
-    flushed, n = program.line().split()
+    flushed, n, recorded = program.line().split()
     assert flushed == "True"
-    return int(n)
+    return int(n), int(recorded)
 
 
 def phase_ns(program: Program) -> int:
@@ -174,6 +174,7 @@ def check_cut_of(
     assert program.line() == "ready"
     before = Taken(here, recorder.address, tmp_path / "before.frz")
     assert before.missing == ()
+    check_clock(here, recorder, tmp_path, least_ns=1, most_ns=50_000_000)
     normal_ns = phase_ns(program)
 
     there.down()
@@ -186,7 +187,7 @@ def check_cut_of(
     cut_ns = phase_ns(program)
     there.up()
 
-    n = ended(program)
+    n, _ = ended(program)
     after = Taken(here, recorder.address, tmp_path / "after.frz")
     assert after.missing == ()
     assert numbers(after.snapshot) == [*range(n)]
@@ -228,7 +229,7 @@ def large_records(there: Host, recorder: RecorderProcess, tmp_path: Path) -> Ite
 
 def check_counted(here: Host, recorder: RecorderProcess, program: Program, tmp_path: Path) -> None:
     """What is not in the snapshot is in its ledger, as overwritten or dropped; nothing is in it twice."""
-    n = ended(program)
+    n, recorded = ended(program)
     after = Taken(here, recorder.address, tmp_path / "after.frz")
     found, ledger = numbers(after.snapshot), after.process.ledger
     assert found == sorted(set(found))
@@ -239,8 +240,8 @@ def check_counted(here: Host, recorder: RecorderProcess, program: Program, tmp_p
         0,
         0,
     )
-    own = sum(1 for record in after.snapshot if record.name != "event")
-    assert ledger.recorded + ledger.dropped - own == n
+    assert (ledger.recorded, ledger.held) == (recorded, sum(1 for _ in after.snapshot))
+    assert len(found) + ledger.lost >= n
     assert {gap.cause for gap in after.snapshot.gaps} == {"overwritten"}
 
 
@@ -265,17 +266,6 @@ def test_slow_network_is_not_noticed_by_the_program_and_what_does_not_fit_is_cou
         let_go(program)
 
 
-def test_clocks_of_two_hosts_are_brought_together_within_the_bound_that_is_shown(
-    hosts: tuple[Host, Host], recorder: RecorderProcess, tmp_path: Path
-) -> None:
-    here, there = hosts
-    with started(tmp_path / "far.py", WRITER, recorder.address, "1", "0", prefix=there.prefix) as program:
-        assert program.line() == "ready"
-        check_clock(here, recorder, tmp_path, least_ns=1, most_ns=50_000_000)
-        ended(program)
-        let_go(program)
-
-
 def test_clock_over_a_network_of_200_ms_has_a_bound_of_half_of_it(
     hosts: tuple[Host, Host], recorder: RecorderProcess, tmp_path: Path
 ) -> None:
@@ -286,7 +276,7 @@ def test_clock_over_a_network_of_200_ms_has_a_bound_of_half_of_it(
     ):
         assert (relay.line(), program.line()) == ("ready", "ready")
         check_clock(here, recorder, tmp_path, least_ns=100_000_000, most_ns=200_000_000)
-        n = ended(program)
+        n, _ = ended(program)
         after = Taken(here, recorder.address, tmp_path / "after.frz")
         assert numbers(after.snapshot) == [*range(n)]
         assert after.process.ledger.lost == 0
@@ -299,7 +289,7 @@ def check_clock(here: Host, recorder: RecorderProcess, tmp_path: Path, *, least_
     """The offset is known to a nanosecond here: it is that of a namespace. A sample comes with the tracer's second heartbeat."""
     deadline = time.monotonic() + 20
     for n in range(100):
-        taken = Taken(here, recorder.address, tmp_path / f"{n}.frz")
+        taken = Taken(here, recorder.address, tmp_path / f"clock{n}.frz")
         clock = taken.process.clock
         if clock.source == "link":
             break
