@@ -340,9 +340,15 @@ def ensure_private_dir(path: str) -> str:
     path = os.path.abspath(path)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.lstat(path)
+        check_private_dir(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot make this directory: {error.strerror}") from None
+    return path
+
+
+def check_private_dir(path: str) -> None:
+    """Raises ConfigError when ``path`` is not a directory (a symbolic link is none), or another user's, or open to others; OSError: it is not there."""
+    status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"{path}: wanted a directory, got a symbolic link")
     if status.st_uid != os.geteuid():
@@ -351,7 +357,6 @@ def ensure_private_dir(path: str) -> str:
         raise ConfigError(
             f"{path}: wanted a directory of mode 0700, got {stat.S_IMODE(status.st_mode):04o}: others may enter it"
         )
-    return path
 
 
 class _Environment:

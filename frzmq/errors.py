@@ -90,3 +90,9 @@ class ControlError(FrzmqError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system says, for people: with the file, where it names one."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what

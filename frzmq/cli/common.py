@@ -102,11 +102,13 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
 @contextmanager
 def output(path: str, *, force: bool, durable: bool = True) -> Iterator[BinaryIO]:
     """Standard output for STDOUT, else a file that is there whole or not at all, and overwrites one only by ``force``."""
-    if path == STDOUT:
-        yield sys.stdout.buffer
-        return
-    from frzmq.snapfile.writer import atomic_file
+    from frzmq.snapfile.writer import atomic_file, named
 
+    if path == STDOUT:
+        with named("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        return
     with atomic_file(path, overwrite=force, durable=durable) as file:
         yield file
 

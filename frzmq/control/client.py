@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
-from frzmq.errors import ControlCode, ControlError, WireError
+from frzmq.errors import ControlCode, ControlError, WireError, os_error_text
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.keys import read_client_key
 from frzmq.transport.sockets import ClientSocket
@@ -151,7 +151,11 @@ class ControlClient:
             # a connection inherited over a fork swallows what is sent: it is the parent's
             self._socket, self._pid = None, os.getpid()
         if self._socket is None:
-            self._socket = ClientSocket(self._endpoints.control, self._key)
+            try:
+                self._socket = ClientSocket(self._endpoints.control, self._key)
+            except OSError as error:
+                what = f"cannot connect to {self._address}: {os_error_text(error)}"
+                raise ControlError(ControlCode.UNREACHABLE, what) from None
         return self._socket
 
     def _disconnect(self) -> None:

@@ -26,7 +26,7 @@ from queue import SimpleQueue
 from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
-from frzmq.errors import ConfigError, ControlCode, WireError
+from frzmq.errors import ConfigError, ControlCode, WireError, os_error_text
 from frzmq.recorder.events import (
     FindLines,
     ForgetTracer,
@@ -499,7 +499,8 @@ def _store(paths: list[Path], parent: Path | None, config: RecorderConfig) -> No
         if parent is not None:
             store_directories(parent, config.store, machine_id())
     except (OSError, WireError) as error:
-        log(f"what dead processes left: {error}")
+        said = os_error_text(error) if isinstance(error, OSError) else str(error)
+        log(f"what dead processes left: {said}")
     else:
         if path:
             log(f"what dead processes left is in {path}")

@@ -6,6 +6,7 @@ It never raises into the program: a fault of its own ends it, is counted, and tu
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -53,6 +54,7 @@ from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
+from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening, OpenItem, WriterInfo
 from frzmq.wire.kinds import KINDS
@@ -78,6 +80,8 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MAX_WAIT_MS: Final = 1_000
+RETRY_MS: Final = 500
+"""Until sockets are tried again for which there were no file descriptors."""
 MAX_REPORTS: Final = 64
 REFRESH_NS: Final = 1_000_000_000
 """The percentiles of triggers are so old at the most, while the agent is awake."""
@@ -315,7 +319,9 @@ class Agent:
     def _run(self) -> None:
         before_ns = self._cpu_ns - time.thread_time_ns()
         try:
-            self._sockets = sockets = self._make_sockets(self._endpoints)
+            self._sockets = sockets = self._sockets_in_time()
+            if sockets is None:
+                return
             try:
                 self._loop(sockets, before_ns)
             finally:
@@ -323,6 +329,26 @@ class Agent:
         except Exception as error:  # noqa: BLE001  # whatever it is: the program must not see it
             self._fault(error)
         self._cpu_ns = before_ns + time.thread_time_ns()
+
+    def _sockets_in_time(self) -> AgentSockets | None:
+        """Once there are descriptors for them; until then the buffer holds what is recorded. None: the agent is to end before."""
+        before = self._error
+        while not self._parking and not self._over():
+            try:
+                sockets = self._make_sockets(self._endpoints)
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTORS:
+                    raise
+                self._error = f"no connection to the recorder: {error.strerror}"
+            else:
+                self._error = before
+                return sockets
+            # not select: a descriptor may be above what that takes
+            waits = select.poll()
+            waits.register(self._wake_fd, select.POLLIN)
+            waits.poll(RETRY_MS)
+            self._drain_wake()
+        return None
 
     def _loop(self, sockets: AgentSockets, before_ns: int) -> None:
         machine = self._machine

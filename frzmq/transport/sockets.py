@@ -70,20 +70,45 @@ def new_pair() -> KeyPair:
     return KeyPair(public.decode("ascii"), secret.decode("ascii"))
 
 
-def has_curve() -> bool:
-    return bool(zmq.has("curve"))
-
-
 def _need_curve() -> None:
-    if not has_curve():
+    if not library().curve:
         raise ConfigError("keys: wanted a libzmq with CURVE, got one that was built without")
 
 
+@dataclass(frozen=True, slots=True)
+class Library:
+    pyzmq: str
+    libzmq: str
+    curve: bool
+    """It can encrypt, and tell who is who."""
+
+
+def library() -> Library:
+    return Library(zmq.pyzmq_version(), zmq.zmq_version(), zmq.has("curve"))
+
+
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_PAIRS: Final = 8
+"""Of descriptors: what the sockets of one context take while they are made."""
+
+
 def new_context() -> Context:
-    """A context of its own, one I/O thread; close it with `close_all`."""
+    """A context of its own, one I/O thread; close it with `close_all`. Raises OSError (NO_DESCRIPTORS): there are too few for it and its sockets."""
+    _check_descriptors()
     context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, 64)
     return context
+
+
+def _check_descriptors() -> None:
+    """zmq aborts the process where it finds none for its epoll. Between this and the sockets the program's threads do not run: nothing gives the interpreter away."""
+    held: list[int] = []
+    try:
+        for _ in range(_PAIRS):
+            held += os.pipe()
+    finally:
+        for fd in held:
+            os.close(fd)
 
 
 def _socket(context: Context, kind: int, hwm: int, max_bytes: int) -> Socket:

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tracer", "recorder", "control"),
     ("reader", "flight", "embedded", "web"),
     ("export", "analysis", "view", "asgi", "wsgi"),
-    ("demo", "site"),
+    ("demo", "site", "doctor"),
     ("cli",),
 )
 PURE = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from queue import Queue
@@ -25,6 +27,9 @@ class Bench:
         self.buffer = FakeBuffer()
         self.sockets = FakeSockets()
         self.made = [self.sockets]
+        self.failing = False
+        """For want of file descriptors."""
+        self.tried = threading.Event()
         self.stopped: list[str] = []
         self.off = threading.Event()
         self.agent = Agent(
@@ -34,8 +39,14 @@ class Bench:
             watch=Watch(),
             on_stop=self.on_stop,
             on_resume=lambda: None,
-            make_sockets=lambda _endpoints: self.sockets,
+            make_sockets=self.make_sockets,
         )
+
+    def make_sockets(self, endpoints: Endpoints) -> FakeSockets:
+        self.tried.set()
+        if self.failing:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self.sockets
 
     def on_stop(self, reason: str) -> None:
         self.stopped.append(reason)
@@ -200,3 +211,23 @@ def test_agent_parked_goes_on_with_the_next_start(bench: Bench) -> None:
     assert first.closed.is_set()
     bench.sockets = FakeSockets()
     assert bench.join().generation == 1
+
+
+def test_agent_without_descriptors_tries_again_and_ends_when_asked() -> None:
+    bench = Bench()
+    bench.failing = True
+    bench.agent.start()
+    assert bench.tried.wait(20)
+    assert not bench.agent.flush(0.01)
+    assert bench.agent.stats().error == "no connection to the recorder: Too many open files"
+    bench.failing = False
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    assert (bench.agent.stats().errors, bench.agent.stats().error) == (0, "")
+    assert bench.agent.park(20)
+    bench.failing = True
+    bench.tried.clear()
+    bench.agent.start()
+    assert bench.tried.wait(20)
+    assert bench.agent.park(20)
+    bench.agent.dispose()

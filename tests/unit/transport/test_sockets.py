@@ -1,5 +1,6 @@
 """Real sockets in one process; each test closes its contexts in bounded time."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.peers import dealer_to
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
@@ -15,7 +17,6 @@ from frzmq.transport.sockets import (
     RecorderSockets,
     TracerSockets,
     close_all,
-    dealer_socket,
     new_context,
     receive_all,
     send_to,
@@ -121,8 +122,7 @@ def test_receive_all_keeps_16_parts_of_a_message_and_reads_the_rest(
     recorder: RecorderSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context)
-    dealer.connect(endpoints.link)
+    dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
     dealer.send_multipart([b"%d" % i for i in range(100)])
     dealer.send(b"next")
@@ -142,8 +142,7 @@ def test_message_beyond_the_limit_closes_only_its_connection(
     recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context)
-    dealer.connect(endpoints.link)
+    dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
     dealer.send(bytes(MAX_MESSAGE_BYTES + 1))
     until(lambda: tracer.send(b"fine"))
@@ -155,8 +154,7 @@ def test_message_beyond_the_limit_closes_only_its_connection(
 def test_close_all_with_a_socket_left_open_returns_in_time(endpoints: Endpoints, recorder: RecorderSockets) -> None:
     with ExitStack() as stack:
         context = new_context()
-        left = dealer_socket(context)
-        left.connect(endpoints.link)
+        left = dealer_to(context, endpoints.link)
         stack.callback(left.close, 0)
         began = time.monotonic()
         assert close_all(context, [], 0) is False
@@ -175,3 +173,23 @@ def test_second_listener_on_a_tcp_port_is_refused_by_name() -> None:
 def test_listener_in_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on ipc://"):
         RecorderSockets(parse_address(str(tmp_path / "no")))
+
+
+def test_context_without_descriptors_for_its_sockets_is_an_error_that_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    real = os.pipe
+
+    def pipe() -> tuple[int, int]:
+        if len(opened) == 6:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.extend(pair := real())
+        return pair
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        new_context()
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
