@@ -208,7 +208,7 @@ def test_perfetto_an_operation_whose_trace_was_open_in_a_dead_process_says_so(tm
 def test_perfetto_losses_are_on_a_track_of_their_own(tmp_path: Path) -> None:
     stream = Stream().generation(1, [event(10, "a")], at_ns=5).generation(2, [event(130, "b")], at_ns=100, skip={1: 4})
     decoded = exported(snapshot(tmp_path, stream))
-    assert decoded.on(decoded.named("lost").uuid) == [(100, INSTANT, "4 records missing")]
+    assert decoded.on(decoded.named("lost").uuid) == [(100, INSTANT, "4 records overwritten")]
 
 
 def test_perfetto_equal_pids_of_two_hosts_are_two_processes(tmp_path: Path) -> None:

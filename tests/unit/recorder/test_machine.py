@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from itertools import count
 
 import pytest
@@ -157,7 +158,18 @@ def test_machine_generation_with_all_its_batches_is_sealed_by_its_mark() -> None
     end = peer.batch(BatchType.END, mark, generation=1, count=1)
     assert bench.give(FrameReceived(opening + records + end)) == [peer.say(Ack(BOOT, 3))]
     assert bench.sealed() == (
-        SealedGeneration(1, True, Seal.END_MARK, bench.now, bench.now, 2, 1, (opening + records,), mark),
+        SealedGeneration(
+            1,
+            True,
+            Seal.END_MARK,
+            bench.now,
+            bench.now,
+            2,
+            1,
+            (opening + records,),
+            mark,
+            counted=struct.pack("<QQ", 1, 2),
+        ),
     )
 
 
