@@ -133,7 +133,7 @@ class _Stream:
         rows = {row.writer: row for row in header.writers}
         for writer, found in sorted(self._found.items()) if rows else ():
             row = rows.get(writer)
-            if row is None and not header.other_writers:
+            if row is None and found.total() and not header.other_writers:
                 yield self._error("ledger", f"writer {writer} is in the generations, and has no ledger")
             elif row is not None:
                 # what was missing when its generation was sealed may have come late
@@ -238,7 +238,8 @@ class _Stream:
             for raw in decoder.records([batch], decoded.kinds, problem):
                 last_ns = raw.time_ns
                 count += 1
-            if count == header.count and last_ns != header.last_ns:
+            # one that was sent without its records keeps their times
+            if 0 < count == header.count and last_ns != header.last_ns:
                 problem(batch, header.first_index, f"time: wanted the last at {header.last_ns}, got {last_ns}")
             self._last_ns[header.writer] = max(last_ns, self._last_ns.get(header.writer, 0))
         yield from problems

@@ -169,7 +169,8 @@ class Book:
     def writers(self, opened: Mapping[int, int]) -> tuple[WriterLedger, ...]:
         """Those that are told apart; ``opened``: by writer, records in open generations."""
         numbers = sorted(self._counts.keys() | opened.keys())
-        return tuple(self._writer(number, opened.get(number, 0)) for number in numbers)
+        rows = (self._writer(number, opened.get(number, 0)) for number in numbers)
+        return tuple(row for row in rows if row.recorded or row.dropped)
 
     def _writer(self, number: int, opened: int) -> WriterLedger:
         counts = self._counts.get(number, _Counts())

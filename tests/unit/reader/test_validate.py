@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from support.snapshots import At, Stream, begin, context, end, event, operation_begin, snapshot
 
+from frzmq.reader.decode import split_batches
 from frzmq.reader.validate import Level, validate
 from frzmq.snapfile.format import Generation
-from frzmq.wire.batch import EndMark, WriterEnd, encode_end_mark
+from frzmq.wire.batch import EndMark, WriterEnd, encode_batch, encode_end_mark
 from frzmq.wire.kinds import Kind
 from frzmq.wire.ledger import Ledger, WriterLedger
 
@@ -173,3 +174,18 @@ def test_validate_of_damage_is_an_error(tmp_path: Path) -> None:
     findings = validate(opened)
     assert [f.code for f in findings if f.level is Level.ERROR] == ["file"]
     assert "damaged: the checksum is wrong" in findings[-1].message
+
+
+def test_validate_of_a_batch_that_was_sent_without_its_records_finds_nothing(tmp_path: Path) -> None:
+    stream = good()
+    generation = stream.generations[1]
+    (batch,) = (b for b in split_batches(b"".join(generation.frames))[0] if b.header.writer == 2)
+    empty = encode_batch(dataclasses.replace(batch.header, count=0, base_ns=batch.header.base_ns - 1))
+    stream.generations[1] = Generation(
+        dataclasses.replace(generation.info, records=1, lost=1), (*generation.frames[:2], empty)
+    )
+    ledger = Ledger(5, held=4, overwritten=1)
+    opened = snapshot(tmp_path, with_header(stream, ledger=ledger))
+    assert [(f.level, f.message) for f in validate(opened)] == [
+        (Level.WARNING, "web[1] generation 2: 1 records overwritten")
+    ]
