@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
     from frzmq.control.client import ControlClient
+    from frzmq.wire.ledger import Ledger
 
 STDOUT = "-"
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -75,6 +76,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.hex() if isinstance(value, bytes) else value
+
+
+LEDGER_HEADINGS = ("recorded", "held", "evicted", "open", "lost")
+
+
+def ledger_row(ledger: Ledger) -> tuple[str, ...]:
+    """Cells under `LEDGER_HEADINGS`: what is lost, and what came and was not taken, by cause."""
+    causes = ("overwritten", "missing", "late", "dropped", "torn", "duplicate", "rejected")
+    lost = ", ".join(f"{count} {cause}" for cause in causes if (count := getattr(ledger, cause)))
+    return (str(ledger.recorded), str(ledger.held), str(ledger.evicted), str(ledger.open), lost or "0")
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

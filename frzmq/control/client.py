@@ -67,10 +67,10 @@ class ControlClient:
         self._pid = 0
         self._next_id = 1
 
-    def status(self) -> Status:
-        """What the recorder and its tracers do, now."""
+    def status(self, *, writers: bool = False) -> Status:
+        """What the recorder and its tracers do, now; ``writers``: with the ledger of each writer."""
         with self._alone():
-            return self._ask(StatusRequest(self._id()), StatusReply).status
+            return self._ask(StatusRequest(self._id(), writers), StatusReply).status
 
     def start(self) -> None:
         """Record again. ControlError STATE when it is on."""

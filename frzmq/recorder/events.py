@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.tail import Tail
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import Hello, LogLine, Reply, Request, ToRecorder, ToTracer
 
 # --- what the ring holds
@@ -76,6 +76,8 @@ class SealedGeneration:
     """The body of its END batch, b"" when there was none (or an empty one)."""
     lost: int = 0
     """Records known to be missing or overwritten in it."""
+    counted: bytes = field(default=b"", repr=False)
+    """How many records of each writer, as `frzmq.recorder.ledger.Book` packs it."""
 
     @property
     def frame_bytes(self) -> int:
@@ -119,6 +121,9 @@ class StreamView:
     """The last tseq that came."""
     gaps: tuple[tuple[int, int], ...]
     """Those before it that did not, as ranges [from, to)."""
+    writers: tuple[WriterLedger, ...] = field(default=(), repr=False)
+    other_writers: int = 0
+    """Of which there is no row."""
 
 
 @dataclass(frozen=True, slots=True)

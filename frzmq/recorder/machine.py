@@ -49,7 +49,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
-from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
+from frzmq.recorder.tracers import MAX_ERROR_CHARS, ROW_BYTES, Tracer, status_bytes, whole_horizon_ns
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
@@ -175,8 +175,10 @@ class RecorderMachine:
             deadlines += [self._next_advance_ns, self._next_heartbeat_ns]
         return min(deadlines, default=None)
 
-    def status(self, now_ns: int) -> Status:
+    def status(self, now_ns: int, *, writers: bool = False) -> Status:
+        """``writers``: with the ledgers of the tracers' writers, as far as a reply can hold them."""
         tracers: list[TracerStatus] = []
+        told: list[Tracer] = []
         errors = [error[:256] for error in self._errors]
         room_bytes = MAX_STATUS_BYTES - 1024 * len(errors)
         for tracer in sorted(self._tracers.values(), key=lambda t: t.state is not State.LIVE):
@@ -189,6 +191,10 @@ class RecorderMachine:
                 ]
                 break
             tracers.append(status)
+            told.append(tracer)
+        if writers and room_bytes > 0:
+            most = room_bytes // max(len(told), 1) // ROW_BYTES
+            tracers = [tracer.with_writers(status, most) for tracer, status in zip(told, tracers, strict=True)]
         since_ns, records, size_bytes = self._rate_marks[0]
         passed_ns = max(now_ns - since_ns, 10**9)
         return Status(
@@ -363,7 +369,7 @@ class RecorderMachine:
                 self._put(known, known.stream.close(Seal.REPLACED), now_ns)
                 if known.state in (State.LIVE, State.SILENT):
                     self._leave(known, State.GONE)
-            self._join(peer, hello, key, now_ns)
+            self._join(peer, hello, key, known.stream.ends() if known is not None else {}, now_ns)
 
     def _why_not(self, known: Tracer | None, hello: Hello, key: str) -> str:
         try:
@@ -380,11 +386,12 @@ class RecorderMachine:
             return f"hello: wanted at most {MAX_TRACERS} tracers, got one more"
         return ""
 
-    def _join(self, peer: bytes, hello: Hello, key: str, now_ns: int) -> None:
+    def _join(self, peer: bytes, hello: Hello, key: str, ends: Mapping[int, int], now_ns: int) -> None:
         stream = Stream(
             asked=hello.generation + 1,
             young=hello.generation == 0,
             max_strings_bytes=max(1 << 20, self._config.max_bytes // 8),
+            ends=ends,
         )
         tracer = Tracer(
             number=self._next_number,

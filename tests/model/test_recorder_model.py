@@ -37,6 +37,7 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.wire.batch import BatchType, Header
+from frzmq.wire.ledger import PLACES, WriterLedger, writers_disagree
 from frzmq.wire.messages import (
     Ack,
     Advance,
@@ -143,14 +144,14 @@ class RecorderModel(RuleBasedStateMachine):
             assert b"".join(stream.strings) == b"".join(k.strings)
             counts = k.ledger()
             ledger = stream.ledger
-            opened = sum(h.count for part in k.parts.values() for h, _ in part.values() if h.type is RECORDS)
+            opened = counts["open"]
             assert (ledger.held, ledger.evicted, ledger.late, ledger.overwritten, ledger.missing, ledger.open) == (
                 counts["held"], counts["evicted"], counts["late"], counts["overwritten"], counts["missing"], opened,
             )  # fmt: skip
             assert (ledger.duplicate, ledger.rejected) == (k.duplicate, k.rejected)
-            assert ledger.recorded == (
-                ledger.open + ledger.held + ledger.evicted + ledger.late + ledger.overwritten + ledger.missing
-            )
+            assert ledger.balanced
+            assert {row.writer: _counts(row) for row in stream.writers if row.recorded} == k.by_writer()
+            assert writers_disagree(ledger, stream.writers, stream.other_writers) == ""
         status = self.machine.status(self.now)
         assert (status.state, status.snapshots) == ("on" if self.on else "off", self.snapshots)
         deadline = self.machine.deadline_ns()
@@ -246,7 +247,11 @@ class RecorderModel(RuleBasedStateMachine):
             return
         mine = range(h.first_index, h.first_index + h.count)
         place = k.place.setdefault(h.writer, {})
-        known = max(max(place, default=-1) + 1, k.ends.get(h.writer, 0)) if place or h.writer in k.ends else mine.start
+        known = (
+            max(max(place, default=-1) + 1, k.ends.get(h.writer, 0))
+            if place or h.writer in k.ends
+            else k.begin(mine.start)
+        )
         for n in range(known, mine.start):
             place[n] = "missing"
         for n in range(mine.stop, min(place, default=k.ends.get(h.writer, 0))):
@@ -295,7 +300,9 @@ class RecorderModel(RuleBasedStateMachine):
             here = came.get(writer, set())
             first, next_, over = rows.get(writer) or [min(here), max(here) + 1, ()]
             gone = {n for a, b in over for n in range(a, b)}
-            k_first = max(max(place, default=-1) + 1, k.ends.get(writer, 0)) if place or writer in k.ends else first
+            k_first = (
+                max(max(place, default=-1) + 1, k.ends.get(writer, 0)) if place or writer in k.ends else k.begin(first)
+            )
             for n in range(min(k_first, first), next_):
                 if n in place:
                     continue
@@ -350,7 +357,7 @@ class RecorderModel(RuleBasedStateMachine):
         tracer.nonce = (self.nonces + 1) * 1000
         k = Known(tracer, self.now)
         if not self.on:
-            k.record_from = 1 << 70
+            k.record_from, k.from_birth = 1 << 70, False
         self.known[tracer.uuid] = k
         self._say(k, Welcome(BOOT, tracer.nonce, k.asked, 1, 250 * MS, 5 * S))
         self.give(LinkReceived(tracer.peer, tracer.hello()))
@@ -665,9 +672,11 @@ class RecorderModel(RuleBasedStateMachine):
         self.flushes = []
         for k in [*self.known.values(), *self.old]:
             self._close(k, "stop")
-            counts = k.ledger()
-            counts["evicted"] += counts.pop("held", 0)
+            counts = k.by_writer()
+            for of_writer in counts.values():
+                of_writer["evicted"] += of_writer.pop("held", 0)
             k.before, k.place, k.ends, k.sealed, k.record_from = counts, {}, {}, [], 1 << 70
+            k.from_birth = False
         self.on = False
         if self.errors:
             self._refused(id_, "recording")
@@ -703,6 +712,10 @@ class RecorderModel(RuleBasedStateMachine):
                 k.record_from = k.asked
             self.expected.append(SendReply(CONTROL, OkReply(id_)))
         self.give(RequestReceived(CONTROL, StartRequest(id_)))
+
+
+def _counts(row: WriterLedger) -> Counter[str]:
+    return +Counter({name: getattr(row, name) for name in PLACES})
 
 
 def _seldom(data: st.DataObject) -> bool:

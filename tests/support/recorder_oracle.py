@@ -112,15 +112,29 @@ class Known:
         self.place: dict[int, dict[int, str]] = {}
         self.ends: dict[int, int] = {}
         """By writer: the next index that a sealed generation told of, also of one in which it recorded nothing."""
-        self.before: Counter[str] = Counter()
+        self.before: dict[int, Counter[str]] = {}
+        """By writer, of the time before the recorder was switched off."""
+        self.from_birth = self.young
+        """Whatever a writer recorded, this recorder should have."""
         self.duplicate = self.rejected = 0
         self.dirty = self.ack_now = False
 
+    def begin(self, first: int) -> int:
+        """Where the indices of a writer begin of which ``first`` is the first that is told."""
+        return 0 if self.from_birth else first
+
     def ledger(self) -> Counter[str]:
-        counts = Counter(self.before)
-        for places in self.place.values():
-            counts.update(places.values())
-        return counts
+        return sum(self.by_writer().values(), Counter())
+
+    def by_writer(self) -> dict[int, Counter[str]]:
+        counts = {writer: Counter(before) for writer, before in self.before.items()}
+        for writer, places in self.place.items():
+            counts.setdefault(writer, Counter()).update(places.values())
+        for part in self.parts.values():
+            for header, _ in part.values():
+                if header.type is RECORDS:
+                    counts.setdefault(header.writer, Counter())["open"] += header.count
+        return {writer: +of_writer for writer, of_writer in counts.items() if +of_writer}
 
     def stored(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         through = max(self.seen, default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from itertools import count
 
 import pytest
@@ -33,6 +34,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.incidents import COALESCE_NS
 from frzmq.recorder.machine import ACK_EVERY_BYTES, DEATH_GRACE_NS, MAX_TRACERS, RecorderMachine
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.ledger import WriterLedger
 from frzmq.wire.messages import (
     MAX_GAPS,
     Ack,
@@ -197,7 +199,18 @@ def test_machine_generation_with_all_its_batches_is_sealed_by_its_mark() -> None
     end = peer.batch(BatchType.END, mark, generation=1, count=1)
     assert bench.give(FrameReceived(opening + records + end)) == [peer.say(Ack(BOOT, 3))]
     assert bench.sealed() == (
-        SealedGeneration(1, True, Seal.END_MARK, bench.now, bench.now, 2, 1, (opening + records,), mark),
+        SealedGeneration(
+            1,
+            True,
+            Seal.END_MARK,
+            bench.now,
+            bench.now,
+            2,
+            1,
+            (opening + records,),
+            mark,
+            counted=struct.pack("<QQ", 1, 2),
+        ),
     )
 
 
@@ -588,3 +601,48 @@ def test_machine_generation_without_its_opening_is_never_whole() -> None:
     bench.give(TracerDied(b"p" * 16))
     bench.tick(100 * MS)
     assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.DEATH, False)]
+
+
+def test_machine_what_a_stopped_tracer_had_under_way_is_missing_of_its_next_incarnation() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 5)
+    lost = peer.batch(BatchType.RECORDS, b"r" * 8, writer=1, first_index=5, count=4)
+    bench.give(FrameReceived(lost + b"fz"))
+    assert bench.machine.status(bench.now).tracers[0].state == "stopped"
+    bench.tick(10 * S)
+    hello = dataclasses.replace(peer.hello, incarnation=2, generation=1)
+    (welcome,) = (i for i in bench.give(LinkReceived(b"p", hello)) if isinstance(i, SendLink))
+    assert isinstance(welcome.message, Welcome)
+    peer.hello, peer.nonce = hello, welcome.message.nonce
+    peer.open(2)
+    peer.records(9, 3)
+    peer.end(1, 9, 12)
+    again, _ = bench.machine.status(bench.now, writers=True).tracers
+    assert (again.recorded, again.missing, again.held, again.other_writers) == (7, 4, 3, 0)
+    assert again.writers == (WriterLedger(7, held=3, missing=4, writer=1),)
+
+
+def test_machine_status_has_the_writers_that_are_asked_for_as_far_as_a_message_holds_them() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=64 << 20, max_generation_bytes=16 << 20))
+    peers = [Peer(bench, bytes([n])) for n in range(1, 21)]
+    for peer in peers:
+        peer.open(1)
+        bench.give(
+            FrameReceived(
+                b"".join(
+                    peer.batch(BatchType.RECORDS, b"r" * 2000, writer=writer, first_index=0, count=writer)
+                    for writer in range(1, 901)
+                )
+            )
+        )
+        peer.end(900, 0, 1)
+    assert all(each.writers == () for each in bench.machine.status(bench.now).tracers)
+    status = bench.machine.status(bench.now, writers=True)
+    assert len(encode_message(StatusReply(1, status))) < 1 << 20
+    shown = [len(each.writers) for each in status.tracers]
+    assert min(shown) > 300
+    assert [n + each.other_writers for n, each in zip(shown, status.tracers, strict=True)] == [900] * 20
+    # those with the most records
+    assert status.tracers[0].writers[-1].writer == 900
