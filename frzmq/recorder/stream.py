@@ -97,6 +97,8 @@ class Stream:
         """Received, duplicates not counted."""
         self._max_strings_bytes = max_strings_bytes
         self._sealed_through = 0
+        self._left = 0
+        """The tracer records into this generation, or a later one, as its batches show."""
         self._record_from = 0
         self._open: list[_Open] = []
         self._seen = Ranges()
@@ -248,7 +250,8 @@ class Stream:
     @property
     def settled_below(self) -> int:
         """The tracer has left every generation below this one, and what came of them is sealed."""
-        return self._open[0].number if self._open else self._sealed_through + 1
+        # one may be sealed although its tracer goes on with it, for want of memory or after a silence
+        return self._open[0].number if self._open else min(self._sealed_through + 1, self._left)
 
     @property
     def growth_bytes(self) -> int:
@@ -291,6 +294,7 @@ class Stream:
         self._seen.add(header.tseq, header.tseq + 1)
         if header.type in _OF_A_GENERATION:
             self._last_part_tseq = max(self._last_part_tseq, header.tseq)
+            self._left = max(self._left, header.generation + (header.type is BatchType.END))
         if len(self._seen) > MAX_GAPS:
             self._gaps_from = max(self._gaps_from, self._seen.join_first())
         self.count_dropped(header.dropped)

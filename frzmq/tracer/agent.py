@@ -104,7 +104,7 @@ class AgentBuffer(Protocol):
     def slices(self, max_bytes: int) -> list[Slice]: ...
     def new_strings(self) -> tuple[int, int, bytes] | None: ...
     def strings_from_start(self) -> tuple[int, int, bytes] | None: ...
-    def open_items(self, at_ns: int) -> tuple[list[OpenItem], int]: ...
+    def open_items(self, at_ns: int, moments: dict[int, int], /) -> tuple[list[OpenItem], int]: ...
     def writer_infos(self) -> list[WriterInfo]: ...
     def read(self, piece: Slice) -> bytes | None: ...
     def release(self, chunk: int, serial: int) -> None: ...
@@ -492,21 +492,20 @@ class Agent:
         buffer = self._buffer
         clocks = Clocks.now()
         cut = buffer.cut(asked.generation)
-        open_at_ns = clocks.monotonic_ns
-        if asked.carry:
-            open_at_ns = min([open_at_ns, *(piece.base_ns for piece in cut.slices if piece.count)])
-        items, omitted = buffer.open_items(open_at_ns)
+        at_ns = clocks.monotonic_ns
+        items, omitted = buffer.open_items(at_ns, cut.moments(at_ns, carry=asked.carry))
+        back_ns = at_ns - cut.begin_ns(at_ns, carry=asked.carry)
         opening = Opening(
-            clocks.monotonic_ns,
-            clocks.boottime_ns,
-            clocks.wall_ns,
+            at_ns - back_ns,
+            max(0, clocks.boottime_ns - back_ns),
+            clocks.wall_ns - back_ns,
             KINDS,
             tuple(buffer.writer_infos()),
             tuple(items),
             omitted,
         )
         return GenerationCut(
-            clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
+            at_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
         )
 
     def _hello(self, incarnation: int, generation: int) -> Hello:

@@ -225,6 +225,8 @@ class RecorderModel(RuleBasedStateMachine):
             return
         k.seen.add(h.tseq)
         k.first_seen = k.first_seen or h.tseq
+        if h.type in (OPEN, RECORDS, END):
+            k.left = max(k.left, h.generation + (h.type is END))
         if h.type is STRINGS:
             ids = set(range(h.first_index, h.first_index + h.count))
             if ids - k.string_ids:

@@ -105,6 +105,8 @@ class Known:
         self.parts: dict[int, dict[int, tuple[Header, bytes]]] = {}
         self.sealed: list[dict[str, Any]] = []
         self.sealed_through = 0
+        self.left = 0
+        """Generations below it are behind the tracer."""
         self.record_from = 0
         self.goodbye = 0
         self.strings: list[bytes] = []
@@ -155,4 +157,4 @@ class Known:
         """No part of a generation up to ``target`` is open, and the tracer is beyond it."""
         if self.parts:
             return min(self.parts) > target
-        return self.sealed_through > target - 1
+        return min(self.sealed_through + 1, self.left) > target

@@ -504,6 +504,29 @@ def test_machine_flush_while_an_advance_is_under_way_waits_for_the_next() -> Non
     assert peer.end(0, 0, 0) == [peer.say(Ack(BOOT, 4)), SendReply(b"c", FlushReply(2)), SendReply(b"c", FlushReply(3))]
 
 
+def test_machine_flush_waits_for_a_tracer_whose_generation_was_sealed_for_want_of_memory() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=0, max_generation_bytes=1 << 10))
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 1, 4 << 10)
+    assert bench.machine.view(bench.now, 0).streams[0].ledger.evicted == 1
+    assert bench.ask(FlushRequest(3)) == [peer.say(Advance(2))]
+    assert peer.records(1, 1) == []
+    assert peer.end(2, 0, 2)[-1] == SendReply(b"c", FlushReply(3))
+
+
+def test_machine_flush_waits_for_a_tracer_that_goes_on_after_a_silence() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.tick(5 * S)
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1))) == [peer.say(Advance(2))]
+    assert bench.ask(FlushRequest(3)) == []
+    assert peer.records(0, 1) == []
+    assert peer.end(1, 0, 1)[-1] == SendReply(b"c", FlushReply(3))
+    assert bench.machine.view(bench.now, 0).streams[0].ledger.late == 1
+
+
 def test_machine_snapshot_takes_only_what_reaches_into_the_last_seconds() -> None:
     bench = Bench()
     peer = Peer(bench)

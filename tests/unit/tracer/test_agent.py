@@ -16,7 +16,7 @@ from frzmq.tracer.agent import Agent
 from frzmq.tracer.identity import new_identity
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
-from frzmq.wire.batch import BatchType, split_frame
+from frzmq.wire.batch import Batch, BatchType, decode_opening, split_frame
 from frzmq.wire.messages import Ack, Hello, Reject, Stop, Welcome
 
 BOOT = b"b" * 16
@@ -61,10 +61,13 @@ class Bench:
 
     def wait_batch(self, kind: BatchType) -> int:
         """Its tseq."""
+        return self.wait_whole_batch(kind).header.tseq
+
+    def wait_whole_batch(self, kind: BatchType) -> Batch:
         while True:
             for batch in split_frame(self.sockets.wait_frame()):
                 if batch.header.type is kind:
-                    return batch.header.tseq
+                    return batch
 
 
 @pytest.fixture
@@ -81,6 +84,14 @@ def test_agent_hello_says_who_it_is(bench: Bench) -> None:
     hello = bench.join()
     assert (hello.service, hello.buffer_kind, hello.shared, hello.lock) == ("test", "fake private", False, False)
     assert hello.monotonic_ns > 0
+
+
+def test_agent_generation_begins_before_what_was_recorded_first(bench: Bench) -> None:
+    bench.buffer.record(3)
+    bench.join()
+    opening = decode_opening(bench.wait_whole_batch(BatchType.OPEN).body)
+    assert opening.monotonic_ns == 1
+    assert bench.buffer.moments == {1: 2}
 
 
 def test_agent_flush_waits_for_the_acknowledgement(bench: Bench) -> None:
