@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from frzmq.cli.common import Subparsers, add_json, command, print_json
+from frzmq.cli.common import Subparsers, add_json, add_key, command, print_json
 
 if TYPE_CHECKING:
     from frzmq.doctor.checks import Finding
@@ -25,6 +25,7 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser.add_argument(
         "--processes", metavar="N", help="so many are to record here (default: one for each processor, and one)"
     )
+    add_key(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from frzmq.doctor.look import look
 
     processes = parse_count(args.processes, "--processes") if args.processes else (os.cpu_count() or 1) + 1
-    found = findings(look(args.recorder, processes, os.environ))
+    found = findings(look(args.recorder, args.key, processes, os.environ))
     if args.json:
         print_json({"findings": found})
     else:

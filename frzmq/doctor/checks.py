@@ -157,10 +157,26 @@ def _memory(place: Place) -> Finding:
     return Finding(name, "warning", found, advice)
 
 
+def key(place: Place) -> list[Finding]:
+    has, name = place.key, "key"
+    if place.directory is not None:
+        return []
+    if has is None:
+        if place.beyond:
+            advice = "give it keys (docs/keys.md): frzmq recorder --keys DIR there, FRZMQ_KEY here"
+            return [Finding(name, "warning", "none: a recorder on a network without keys is anybody's", advice)]
+        return [Finding(name, "ok", "none")]
+    if has.error:
+        return [Finding(name, "problem", has.error, "move the file that frzmq keys add wrote here, mode 0600")]
+    return [Finding(name, "ok", f"{has.name}, of {has.path}")]
+
+
 def recorder(place: Place) -> list[Finding]:
     has, name = place.recorder, "recorder"
     status = has.status
     if status is None:
+        if has.takes_records:
+            return [Finding(name, "ok", f"at {has.address}, takes records with this key, and tells it nothing")]
         if has.asked:
             advice = "is it running, at this address, and as this user? frzmq recorder --listen ADDRESS starts one"
             return [Finding(name, "problem", has.error, advice)]
@@ -214,6 +230,7 @@ CHECKS: Final[tuple[Callable[[Place], list[Finding]], ...]] = (
     directory,
     shared_memory,
     limits,
+    key,
     recorder,
     recorder_troubles,
     clock,

@@ -14,11 +14,12 @@ from typing import Final
 from frzmq.clock import monotonic_ns
 from frzmq.config import TracerConfig, check_private_dir, runtime_dir
 from frzmq.control.client import ControlClient
-from frzmq.doctor.place import Directory, Limits, Namespaces, Place, Recorder, Settings, User, Versions
-from frzmq.errors import ConfigError, ControlError
+from frzmq.doctor.place import Directory, Key, Limits, Namespaces, Place, Recorder, Settings, User, Versions
+from frzmq.errors import ConfigError, ControlCode, ControlError
 from frzmq.tracer import choice
-from frzmq.transport.addresses import parse_address
-from frzmq.transport.sockets import library
+from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
+from frzmq.transport.keys import ClientKey, read_client_key
+from frzmq.transport.sockets import TracerSockets, library
 from frzmq.version import package_version
 
 ROUND_TRIPS: Final = 5
@@ -29,21 +30,28 @@ _UNLIMITED: Final = 1 << 60
 """What control groups of the first version say for no limit is a little less than 1 << 63."""
 
 
-def look(address: str | None, processes: int, environ: Mapping[str, str]) -> Place:
-    """``address``: of the recorder; None: where frzmq would go. Raises ConfigError: an address that is none."""
+def look(address: str | None, key: str | None, processes: int, environ: Mapping[str, str]) -> Place:
+    """``address``: of the recorder; None: where frzmq would go. ``key``: the path of a key file; None: that of the environment. Raises ConfigError: an address
+    that is none."""
     named = address or environ.get("FRZMQ_RECORDER")
     chosen = named or runtime_dir(environ)
     where: Directory | None
+    key = key or environ.get("FRZMQ_KEY") or None
+    found, beyond = None, False
     try:
-        in_directory = parse_address(chosen).directory
+        endpoints = parse_address(chosen)
     except ConfigError as error:
         # a path that is too long; of an address that is none there is nothing to look at
         if "://" in chosen.removeprefix("ipc://"):
             raise
         where, recorder = Directory(chosen, str(error)), Recorder(chosen, bool(named), str(error))
     else:
-        where = None if in_directory is None else look_at_directory(in_directory)
-        recorder = ask(chosen, asked=bool(named))
+        where = None if endpoints.directory is None else look_at_directory(endpoints.directory)
+        beyond = not is_loopback(endpoints)
+        if key is not None and endpoints.directory is None:
+            found = look_at_key(key)
+        usable = found is not None and not found.error
+        recorder = ask(chosen, key if usable else None, asked=bool(named))
     return Place(
         settings(environ),
         versions(),
@@ -53,6 +61,8 @@ def look(address: str | None, processes: int, environ: Mapping[str, str]) -> Pla
         processes,
         where,
         recorder,
+        found,
+        beyond,
     )
 
 
@@ -194,13 +204,21 @@ def _number(path: Path) -> int | None:
 # --- the recorder
 
 
-def ask(address: str, *, asked: bool) -> Recorder:
-    directory = parse_address(address).directory
-    if directory is not None and not _is_socket(os.path.join(directory, "control")):
+def look_at_key(path: str) -> Key:
+    try:
+        return Key(path, read_client_key(path).name)
+    except ConfigError as error:
+        return Key(path, "", str(error))
+
+
+def ask(address: str, key: str | None, *, asked: bool) -> Recorder:
+    """``key``: one that can be used."""
+    endpoints = parse_address(address)
+    if endpoints.directory is not None and not _is_socket(os.path.join(endpoints.directory, "control")):
         # no wait for what is not there
         return Recorder(address, asked, f"no recorder at {address}")
     try:
-        with ControlClient(address, TIMEOUT_S) as client:
+        with ControlClient(address, TIMEOUT_S, key=key) as client:
             status = client.status()
             best: tuple[int, int] | None = None
             for _ in range(ROUND_TRIPS):
@@ -209,9 +227,22 @@ def ask(address: str, *, asked: bool) -> Recorder:
                 rtt_ns = max(1, monotonic_ns() - sent_ns)
                 best = min(best or (rtt_ns, 0), (rtt_ns, status.now_ns - sent_ns - rtt_ns // 2))
     except ControlError as error:
-        return Recorder(address, asked, str(error))
+        # the key of a program that only records is told no more than that
+        takes = error.code is ControlCode.DENIED and key is not None and _takes_records(endpoints, read_client_key(key))
+        return Recorder(address, asked, str(error), takes_records=takes)
     assert best is not None
     return Recorder(address, asked, "", status, *best)
+
+
+def _takes_records(endpoints: Endpoints, key: ClientKey) -> bool:
+    sockets = TracerSockets(endpoints, key=key)
+    try:
+        until_ns = monotonic_ns() + round(TIMEOUT_S * 1e9)
+        while not (sockets.connected or sockets.problem) and monotonic_ns() < until_ns:
+            sockets.poll(10)
+        return sockets.connected
+    finally:
+        sockets.close()
 
 
 def _is_socket(path: str) -> bool:

@@ -75,6 +75,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """The key file for a recorder on tcp."""
+
+    path: str
+    name: str = ""
+    error: str = ""
+    """Why it cannot be used, or ""."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recorder:
     address: str
     asked: bool
@@ -86,6 +96,8 @@ class Recorder:
     """Of the fastest of some round trips"""
     offset_ns: int = 0
     """and the recorder's monotonic clock minus this one's, by that: half of the round trip off at the most."""
+    takes_records: bool = False
+    """Known of one on tcp only: its link has taken this peer, and its key if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +112,6 @@ class Place:
     directory: Directory | None
     """None: the recorder is reached by tcp."""
     recorder: Recorder
+    key: Key | None = None
+    beyond: bool = False
+    """The recorder is on another host."""

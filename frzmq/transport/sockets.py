@@ -352,6 +352,11 @@ class TracerSockets:
         return ready
 
     @property
+    def connected(self) -> bool:
+        """The recorder has taken both; known on tcp only."""
+        return bool(self._connections) and all(connection.connected for connection in self._connections)
+
+    @property
     def problem(self) -> str:
         """Why the recorder does not take this tracer, for people; "": it does, or is not there."""
         return next((connection.problem for connection in self._connections if connection.problem), "")

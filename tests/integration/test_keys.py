@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.keyed import VIEWER, Keyed, keyed_recorder
+from support.loads import until
 from support.programs import Program
 from support.raw_tracer import RawTracer
 from support.recorder_process import DEADLINE_S, recorder_process
@@ -45,13 +46,6 @@ def keyed(tmp_path: Path) -> Iterator[Keyed]:
 def ann(keyed: Keyed) -> Iterator[ControlClient]:
     with ControlClient(keyed.address, key=str(keyed.files / "ann.key")) as client:
         yield client
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def denied(act: Callable[[], object]) -> str:
@@ -135,7 +129,7 @@ def test_key_of_a_tracer_asks_for_nothing_and_that_of_a_viewer_records_nothing(
         FRZMQ_KEY=str(tmp_path / "grafana.key"),
     )
     assert program.line() == "False"
-    until(lambda: "does not admit the key 'grafana'" in log_of(tmp_path / "log"))
+    until(lambda: "does not admit the key 'grafana'" in log_of(tmp_path / "log"), "it is not told")
     program.tell("")
     program.end()
     # said once, however often it tries
@@ -168,7 +162,7 @@ def test_client_with_a_key_for_a_recorder_without_keys_is_told_so(keyed: Keyed) 
 def test_program_without_a_key_goes_on_and_says_why_nothing_is_kept(keyed: Keyed, tmp_path: Path) -> None:
     program = Program(tmp_path / "p.py", PROGRAM, str(tmp_path / "log"), "0.1", FRZMQ_RECORDER=keyed.address)
     assert program.line() == "False"
-    until(lambda: "it wants a key, and there is none here" in log_of(tmp_path / "log"))
+    until(lambda: "it wants a key, and there is none here" in log_of(tmp_path / "log"), "it is not told")
     program.tell("")
     program.end()
 
@@ -184,7 +178,7 @@ def test_program_whose_key_file_others_can_read_goes_on_and_says_so(keyed: Keyed
         FRZMQ_KEY=str(tmp_path / "checkout.key"),
     )
     assert program.line() == "True"  # nothing is recorded, so that nothing is missing
-    until(lambda: "others can read the secret in it" in log_of(tmp_path / "log"))
+    until(lambda: "others can read the secret in it" in log_of(tmp_path / "log"), "it is not said")
     program.tell("")
     program.end()
 
@@ -212,11 +206,11 @@ def test_revoked_key_is_cut_off_within_a_heartbeat_and_the_others_lose_nothing(
     before = connections(keyed.recorder.process.pid)
     keyed.directory.revoke("checkout")
     began = time.monotonic()
-    until(lambda: [t.state for t in tracers(ann)] == ["stopped", "live"])
+    until(lambda: [t.state for t in tracers(ann)] == ["stopped", "live"], "it is not stopped")
     # a heartbeat is a second: ten of them for a machine under load
     assert time.monotonic() - began < 10
     assert tracers(ann)[0].error == "its key 'checkout' was revoked"
-    until(lambda: connections(keyed.recorder.process.pid) == before - 2)
+    until(lambda: connections(keyed.recorder.process.pid) == before - 2, "it is not cut off")
     stays.record(10)
     stays.flush_mark()
     assert [t.held + t.open for t in tracers(ann)] == [10, 20]
@@ -240,7 +234,7 @@ def test_revoked_viewer_is_denied_what_it_asks_next(keyed: Keyed) -> None:
                 codes.append(error.code)
             return bool(codes)
 
-        until(refused)
+        until(refused, "it is still answered")
         assert codes == [ControlCode.DENIED]
 
 
@@ -252,7 +246,7 @@ def test_key_that_is_admitted_later_gets_in_without_a_new_start(
     keyed.directory.revoke("checkout")
     keyed.add("later", VIEWER)
     # whoever came into the list later is admitted: so the recorder has seen that
-    until(lambda: admits(keyed, "later"))
+    until(lambda: admits(keyed, "later"), "the list is not seen")
     program = Program(
         tmp_path / "p.py",
         PROGRAM,
@@ -263,9 +257,9 @@ def test_key_that_is_admitted_later_gets_in_without_a_new_start(
         FRZMQ_SERVICE="late",
     )
     assert program.line() == "False"
-    until(lambda: "does not admit" in log_of(tmp_path / "log"))
+    until(lambda: "does not admit" in log_of(tmp_path / "log"), "it is not told")
     replace(clients, admitted)
-    until(lambda: [(t.service, t.held + t.open > 0) for t in tracers(ann)] == [("late", True)])
+    until(lambda: [(t.service, t.held + t.open > 0) for t in tracers(ann)] == [("late", True)], "it is not taken")
     program.tell("")
     program.end()
 
@@ -312,7 +306,10 @@ def test_recorder_with_a_broken_list_keeps_the_one_that_it_has(keyed: Keyed, ann
     clients = Path(keyed.directory.path, "clients.toml")
     good = clients.read_text()
     clients.write_text("[[client")
-    until(lambda: any("the keys stay as they were" in error for error in ann.status().errors))
+    until(
+        lambda: any("the keys stay as they were" in error for error in ann.status().errors),
+        "the list is not complained of",
+    )
     clients.write_text(good)
     # what it said on standard error is no surprise to the fixture
     keyed.recorder.process.terminate()

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.keyed import keyed_recorder
+from support.loads import until
 from support.recorder_process import recorder_process
 
 from frzmq.cli import main
 from frzmq.doctor import look as module
 from frzmq.doctor.checks import CHECKS, Finding, findings
 from frzmq.doctor.look import look, look_at_directory
-from frzmq.doctor.place import Directory, Limits, Namespaces, Place, Recorder, Settings, User, Versions
+from frzmq.doctor.place import Directory, Key, Limits, Namespaces, Place, Recorder, Settings, User, Versions
 from frzmq.wire.messages import Status, TracerStatus
 
 MB = 1 << 20
@@ -130,6 +132,21 @@ def test_check_of_a_slow_recorder_tells_of_it_and_of_the_clock() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "beyond", "level", "found"),
+    [
+        (None, False, "ok", "none"),
+        (None, True, "warning", "none: a recorder on a network without keys is anybody's"),
+        (Key("/k", "shop"), True, "ok", "shop, of /k"),
+        (Key("/k", "", "/k: wanted mode 0600"), True, "problem", "/k: wanted mode 0600"),
+    ],
+)
+def test_check_of_the_key_is_about_tcp(key: Key | None, beyond: bool, level: str, found: str) -> None:
+    on_tcp = dataclasses.replace(GOOD, directory=None, key=key, beyond=beyond)
+    assert [(f.level, f.found) for f in findings(on_tcp) if f.check == "key"] == [(level, found)]
+    assert not any(f.check == "key" for f in findings(dataclasses.replace(on_tcp, directory=SHM)))
+
+
 def test_check_names_dockers_default_of_shared_memory() -> None:
     docker = place("directory", total_bytes=64 * MB, free_bytes=30 * MB)
     [finding] = [finding for finding in findings(docker) if finding.check == "shared memory"]
@@ -139,7 +156,11 @@ def test_check_names_dockers_default_of_shared_memory() -> None:
 def test_checks_where_nobody_asked_for_a_recorder_or_a_directory_are_content() -> None:
     alone = dataclasses.replace(GOOD, directory=None, recorder=Recorder("tcp://h:1", False, "no recorder at tcp://h:1"))
     assert worse(alone) == []
-    assert len(findings(alone)) == len(findings(GOOD)) - 3
+    assert {f.check for f in findings(GOOD)} - {f.check for f in findings(alone)} == {
+        "shared memory",
+        "recorded",
+        "clock",
+    }
 
 
 def test_checks_where_the_system_tells_nothing_are_content() -> None:
@@ -188,7 +209,7 @@ def test_look_where_nothing_can_be_made_says_so(tmp_path: Path) -> None:
 
 
 def test_look_at_a_path_that_is_too_long_for_a_socket_is_a_problem(tmp_path: Path) -> None:
-    found = look(str(tmp_path / ("x" * 120)), 1, {})
+    found = look(str(tmp_path / ("x" * 120)), None, 1, {})
     assert found.directory is not None
     assert "wanted socket paths of at most 107 bytes" in found.directory.error
 
@@ -270,3 +291,22 @@ def test_doctor_without_the_recorder_that_was_named_exits_1_and_says_what_to_do(
 def test_doctor_asked_wrongly_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_doctor_says_whether_a_key_is_taken_and_as_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(address: str, key: Path) -> dict[str, tuple[str, str]]:
+        main(["doctor", "--recorder", address, "--key", str(key), "--json", "--processes", "1"])
+        printed = json.loads(capsys.readouterr().out)
+        return {f["check"]: (f["level"], f["found"]) for f in printed["findings"]}
+
+    with keyed_recorder(tmp_path) as keyed:
+        for name in ("ann", "grafana"):
+            assert said(keyed.address, tmp_path / f"{name}.key")["recorder"][0] == "ok"
+        tracer = said(keyed.address, tmp_path / "checkout.key")
+        assert tracer["key"] == ("ok", f"checkout, of {tmp_path / 'checkout.key'}")
+        assert tracer["recorder"] == ("ok", f"at {keyed.address}, takes records with this key, and tells it nothing")
+        keyed.directory.revoke("checkout")
+        until(lambda: said(keyed.address, tmp_path / "checkout.key")["recorder"][0] == "problem", "it is still taken")
+        (tmp_path / "stock.key").chmod(0o644)
+        stock = said(keyed.address, tmp_path / "stock.key")
+        assert stock["key"][0] == "problem" and "others can read the secret" in stock["key"][1]
