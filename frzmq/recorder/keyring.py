@@ -18,6 +18,7 @@ from frzmq.errors import ConfigError
 from frzmq.recorder.access import Access, Client, Role
 from frzmq.snapfile.writer import atomic_file
 from frzmq.transport.keys import (
+    MAX_KEY_BYTES,
     ClientKey,
     KeyPair,
     check_name,
@@ -30,6 +31,7 @@ from frzmq.transport.keys import (
 from frzmq.transport.zap import Domain
 
 MAX_CLIENTS: Final = 4096
+MAX_LIST_BYTES: Final = 1 << 20
 VERSION: Final = 1
 """Of ``clients.toml``. A file without it is none: an editor's first step may be to make it empty, and that revokes nobody."""
 
@@ -58,10 +60,10 @@ class KeyDirectory:
         if not os.path.isdir(self.path):
             raise ConfigError(f"{self.path}: no directory of keys (frzmq keys init)")
         ensure_private_dir(self.path)
-        return pair_of(read_toml(self._pair_file, secret=True), self._pair_file)
+        return pair_of(read_toml(self._pair_file, MAX_KEY_BYTES, secret=True), self._pair_file)
 
     def clients(self) -> tuple[Client, ...]:
-        values = read_toml(self._clients_file, secret=False)
+        values = read_toml(self._clients_file, MAX_LIST_BYTES, secret=False)
         if (type(values.get("version")), values.get("version")) != (int, VERSION):
             raise ConfigError(f"{self._clients_file}: wanted version = {VERSION}, got {values.get('version')!r:.80}")
         entries = values.get("client", [])

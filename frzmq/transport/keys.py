@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from frzmq.errors import ConfigError
 
-MAX_FILE_BYTES: Final = 1 << 20
+MAX_KEY_BYTES: Final = 4096
+"""Of a file with one key."""
 _KEY: Final = re.compile(r"[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -40,7 +41,7 @@ class ClientKey:
 
 def read_client_key(path: str) -> ClientKey:
     """Raises ConfigError: no such file, not one of a client, or others can read it."""
-    values = read_toml(path, secret=True)
+    values = read_toml(path, MAX_KEY_BYTES, secret=True)
     return ClientKey(name_of(values, path), pair_of(values, path), key_of(values, "recorder", path))
 
 
@@ -49,22 +50,26 @@ def format_client_key(key: ClientKey) -> str:
     return f'name = "{key.name}"\npublic = "{key.pair.public}"\nsecret = "{key.pair.secret}"\nrecorder = "{key.recorder}"\n'
 
 
-def read_toml(path: str, *, secret: bool) -> dict[str, Any]:
-    """The values of a file; ``secret``: one that nobody else may read. Raises ConfigError."""
+def read_toml(path: str, max_bytes: int, *, secret: bool) -> dict[str, Any]:
+    """The values of a file of at most so many bytes; ``secret``: one that nobody else may read. Raises ConfigError."""
     try:
-        # a fifo would keep whoever opens it
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        with open(path, "rb", opener=_open_now) as file:
             if secret:
                 _check_private(path, os.fstat(file.fileno()))
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(max_bytes + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this key file: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: wanted a key file of at most {MAX_FILE_BYTES} bytes, got more")
+    if len(data) > max_bytes:
+        raise ConfigError(f"{path}: wanted a key file of at most {max_bytes} bytes, got more")
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: wanted a key file, in TOML: {error}") from None
+
+
+def _open_now(path: str, flags: int) -> int:
+    """A fifo would keep whoever opens it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_private(path: str, status: os.stat_result) -> None:
