@@ -73,7 +73,7 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="listen on tcp beyond this host, where anybody can read and forge records",
+        help="listen on tcp, and for --metrics, beyond this host, where anybody can read and forge",
     )
     parser.add_argument(
         "--embedded",

@@ -22,5 +22,6 @@ def test_recorder_with_metrics_is_scraped_while_it_serves(runtime_directory: Pat
                 text = answer.read().decode()
         finally:
             tracer.close()
-    assert 'frzmq_processes{state="live"} 1.0' in text
+    assert 'frzmq_processes{service="raw",state="live"} 1.0' in text
+    assert "frzmq_faults_total 0.0" in text
     assert "frzmq_up 1.0" in text
