@@ -341,8 +341,8 @@ def test_ledger_of_a_program_that_overtakes_its_stopped_recorder_is_exact(
         ledger = opened.processes[0].ledger
         recorded = {row.writer: row.recorded for row in opened.processes[0].writers}
         ends = {writer: end for writer, (_, end) in by_index(opened).items()}
-        assert {writer: recorded[writer] for writer in ends} == ends
-        # of one of the first two nothing may be left; each says as much of itself as the last two, of which all is
+        assert all(recorded[writer] >= end for writer, end in ends.items())
+        # of the first two the end may be gone, or all; each says as much of itself as the last two, of which all is here
         own = ends[max(ends)] - 10
         assert sorted(recorded.values())[1:] == [10 + own, 10 + own, 60_000 + own, 60_000 + own]
         assert ledger.overwritten + ledger.dropped > 0
