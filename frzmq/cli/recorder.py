@@ -78,7 +78,7 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="listen on tcp beyond this host without keys: anybody can read and forge records",
+        help="listen on tcp without keys, and for --metrics, beyond this host: anybody can read, and forge what is not metrics",
     )
     parser.add_argument(
         "--embedded",

@@ -94,14 +94,23 @@ class Book:
             if row is None and not came:
                 # batches of which the records are gone, and nothing says how many they were
                 continue
-            lost += self._settle_writer(writer, came, row, whole)
-            if held := came.count(0, came.end):
+            first, end = (row.first_index, row.next_index) if row is not None else (came.start, came.end)
+            span = self._span(writer, first)
+            if len(came) == 1 and came.start == span.settled and came.end == end:
+                # all of it, in one piece: nearly always
+                span.settled = end
+                held = end - came.start
+                self._add(writer, row, recorded=held, held=held)
+            else:
+                held = came.count(0, came.end)
+                lost += self._settle_writer(writer, span, came, row, first, end, whole)
+            if held:
                 counted.append(_COUNT.pack(writer, held))
         return lost, b"".join(counted)
 
-    def _settle_writer(self, writer: int, came: Ranges, row: WriterEnd | None, whole: bool) -> int:
-        first, end = (row.first_index, row.next_index) if row is not None else (came.start, came.end)
-        span = self._span(writer, first)
+    def _settle_writer(
+        self, writer: int, span: _Span, came: Ranges, row: WriterEnd | None, first: int, end: int, whole: bool
+    ) -> int:
         start, span.settled = span.settled, max(span.settled, end, came.end)
         placed, overwritten = _with_overwritten(came, row, start)
         holes = placed.gaps(start, span.settled)
@@ -113,14 +122,20 @@ class Book:
         # an index that is used again is a record of its own
         recorded = span.settled - start + came.count(0, start)
         held = came.count(0, came.end)
-        for counts in self._of(writer):
-            counts.recorded += recorded
-            counts.held += held
-            counts.overwritten += overwritten
-            counts.missing += missing
-            if row is not None and counts is not self._total:
-                counts.dropped = max(counts.dropped, row.dropped)
+        self._add(writer, row, recorded=recorded, held=held, overwritten=overwritten, missing=missing)
         return lost
+
+    def _add(
+        self, writer: int, row: WriterEnd | None, *, recorded: int, held: int, overwritten: int = 0, missing: int = 0
+    ) -> None:
+        counts = self._of(writer)
+        if row is not None and row.dropped > counts.dropped:
+            counts.dropped = row.dropped
+        for each in (counts, self._total):
+            each.recorded += recorded
+            each.held += held
+            each.overwritten += overwritten
+            each.missing += missing
 
     def late(self, header: Header) -> int:
         """A batch of a generation that is sealed. Returns how many of its records are late; the others came before."""
@@ -133,7 +148,7 @@ class Book:
         missing = span.miss(span.settled, start) + span.miss(end, span.first) - found
         span.settled, span.first = max(span.settled, end), min(span.first, start)
         late = found + above + below
-        for counts in self._of(header.writer):
+        for counts in (self._of(header.writer), self._total):
             counts.recorded += recorded
             counts.late += late
             counts.missing += missing
@@ -192,13 +207,13 @@ class Book:
             self._from_birth = False
         return span
 
-    def _of(self, writer: int) -> tuple[_Counts, _Counts]:
+    def _of(self, writer: int) -> _Counts:
         counts = self._counts.pop(writer, None) or _Counts()
         self._counts[writer] = counts
         if len(self._counts) > MAX_WRITERS:
             del self._counts[next(iter(self._counts))]
             self.forgotten += 1
-        return counts, self._total
+        return counts
 
 
 def _places(counts: _Counts, opened: int) -> Places:

@@ -12,7 +12,7 @@ from frzmq.recorder.ring import Kept
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
 from frzmq.wire.ledger import WriterLedger
-from frzmq.wire.messages import Hello, TracerHeartbeat, TracerStatus
+from frzmq.wire.messages import MAX_WRITERS, Hello, TracerHeartbeat, TracerStatus
 
 MAX_ERROR_CHARS = 1024
 ROW_BYTES = 9 * len(fields(WriterLedger)) + 1
@@ -178,6 +178,7 @@ def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
 def bounded_rows(writers: tuple[tuple[WriterLedger, ...], int], most: int) -> tuple[tuple[WriterLedger, ...], int]:
     """At the most so many rows, those with the most records; and how many others there are."""
     rows, others = writers
+    most = min(most, MAX_WRITERS)
     if len(rows) > most:
         chosen = sorted(rows, key=lambda row: row.recorded, reverse=True)[:most]
         others += len(rows) - len(chosen)

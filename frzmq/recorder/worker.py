@@ -173,7 +173,16 @@ class Worker:
         asked: Future[Status] = Future()
         self._status_asked.put(asked)
         self._wake()
-        return asked.result(timeout_s)
+        try:
+            return asked.result(timeout_s)
+        finally:
+            # a loop that hangs is not to find a heap of them when it goes on
+            asked.cancel()
+
+    @property
+    def faults(self) -> int:
+        """Errors of its own after which it went on."""
+        return self._faults
 
     @property
     def wake_end(self) -> int:
@@ -234,7 +243,9 @@ class Worker:
                 self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("status"):
             while not self._status_asked.empty():
-                self._status_asked.get_nowait().set_result(self._machine.status(now_ns))
+                asked = self._status_asked.get_nowait()
+                if asked.set_running_or_notify_cancel():
+                    asked.set_result(self._machine.status(now_ns))
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
@@ -452,7 +463,7 @@ def run_recorder(
 ) -> None:
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
-    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``, also beyond this host with ``config.insecure``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
     ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host with neither ``config.keys`` nor
     ``config.insecure``, keys on ipc, or keys that cannot be read.
     """
@@ -471,7 +482,10 @@ def run_recorder(
         try:
             worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd, keys=keys)
             try:
-                with _signals(worker, embedded=parent_fd is not None), _metrics(metrics, worker):
+                with (
+                    _signals(worker, embedded=parent_fd is not None),
+                    _metrics(metrics, worker, insecure=config.insecure),
+                ):
                     if started is not None:
                         started(worker)
                     if ready is not None:
@@ -520,13 +534,13 @@ def _locked(endpoints: Endpoints) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _metrics(address: str | None, worker: Worker) -> Iterator[None]:
+def _metrics(address: str | None, worker: Worker, *, insecure: bool) -> Iterator[None]:
     if address is None:
         yield
         return
     from frzmq.recorder.metrics import MetricsServer
 
-    server = MetricsServer(address, worker.status)
+    server = MetricsServer(address, worker.status, lambda: worker.faults, insecure=insecure)
     log(f"metrics on port {server.port}")
     try:
         yield

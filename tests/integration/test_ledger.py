@@ -309,6 +309,9 @@ def until_settled(client: ControlClient, of: Callable[[TracerStatus], bool]) -> 
     while True:
         client.flush()
         (status,) = client.status(writers=True).tracers
+        # also in the midst of it
+        assert status.ledger.balanced, status.ledger.equation
+        assert writers_disagree(status.ledger, status.writers, status.other_writers) == ""
         if of(status):
             return status
         assert time.monotonic() < deadline, status.ledger.equation
@@ -333,14 +336,13 @@ def test_ledger_of_a_program_that_overtakes_its_stopped_recorder_is_exact(
         burst(running, 60_000)
         recorder.process.send_signal(signal.SIGCONT)
         burst(running, 10)
-        status = until_settled(client, lambda status: status.recorded >= 120_020)
+        until_settled(client, lambda status: status.recorded >= 120_020)
         opened = taken(client, tmp_path / "s.frz")
         ledger = opened.processes[0].ledger
-        assert status.ledger.balanced
         recorded = {row.writer: row.recorded for row in opened.processes[0].writers}
         ends = {writer: end for writer, (_, end) in by_index(opened).items()}
-        assert {writer: recorded[writer] for writer in ends} == ends
-        # of one of the first two nothing may be left; each says as much of itself as the last two, of which all is
+        assert all(recorded[writer] >= end for writer, end in ends.items())
+        # of the first two the end may be gone, or all; each says as much of itself as the last two, of which all is here
         own = ends[max(ends)] - 10
         assert sorted(recorded.values())[1:] == [10 + own, 10 + own, 60_000 + own, 60_000 + own]
         assert ledger.overwritten + ledger.dropped > 0

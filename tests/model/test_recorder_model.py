@@ -419,7 +419,7 @@ class RecorderModel(RuleBasedStateMachine):
         tracer.marks[tracer.tseq + 1] = rows  # type: ignore[attr-defined]
         tracer.cut(self.now)
 
-    @rule(data=st.data(), doing=st.lists(st.sampled_from("rrrrccddddlasfft"), min_size=10, max_size=40))
+    @rule(data=st.data(), doing=st.lists(st.sampled_from("rrrrccddddlasffto"), min_size=10, max_size=40))
     def works(self, data: st.DataObject, doing: list[str]) -> None:
         """What a tracer and its pipe do most of the time."""
         tracer = self._pick(data)
@@ -441,6 +441,12 @@ class RecorderModel(RuleBasedStateMachine):
                     self._tell(tracer, data.draw(st.sampled_from([STRINGS, FLUSH])))
                 case "f" if data.draw(st.booleans()):
                     self.flush(False, 0)
+                case "o" if _seldom(data):
+                    # in the midst of it, with records in the ring
+                    if self.on:
+                        self._ask_to_stop()
+                    if data.draw(st.booleans()):
+                        self.start_request()
                 case "t":
                     self.time_passes(data.draw(st.sampled_from([60 * MS, 500 * MS])))
             self.streams_are_the_oracles()
@@ -688,8 +694,10 @@ class RecorderModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def stop_request(self, data: st.DataObject) -> None:
-        if not _seldom(data):
-            return
+        if _seldom(data):
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
         id_ = self._id()
         if not self.on or self.stopping is not None:
             self._refused(id_, "state")
