@@ -21,6 +21,8 @@ from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinishe
 from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
 MAX_SPOOLS: Final = 8
+MAX_SERVED: Final = 64
+"""Clients, of all snapshots: what each does not read waits in memory, up to its connection's high-water mark."""
 MAX_EARLY: Final = 256
 """Clients whose credit, or cancel, came while the flush before their snapshot still ran."""
 MAX_CREDIT: Final = 1 << 16
@@ -133,7 +135,12 @@ class Spools:
 
     def _add(self, spool: _Spool, client: SnapshotClient, now_ns: int) -> None:
         early = self._early.pop((client.peer, client.id), 0)
-        if early is not None:
+        if early is None:
+            return
+        if sum(len(other.clients) for other in self._spools) >= MAX_SERVED:
+            reason = f"wanted at most {MAX_SERVED} clients that are served, got one more"
+            self._tell([client], reason, ControlCode.BUSY)
+        else:
             credit = client.credit + early
             spool.clients.append(_Client(client.peer, client.id, credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
 

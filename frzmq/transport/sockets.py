@@ -29,10 +29,12 @@ from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
 DATA_HWM: Final = 8
 """Frames. Small on both sides: what waits is to wait in the tracer's own bounded buffer."""
-LINK_HWM: Final = 1000
-CONTROL_HWM: Final = 64
-"""Messages to one client that wait in the recorder: chunks of a snapshot are up to 256 KiB."""
+LINK_HWM: Final = 128
+CONTROL_HWM: Final = 16
+"""Messages to one client that wait in the recorder, until it reads or is gone: chunks of a snapshot are up to 256 KiB."""
 CLIENT_HWM: Final = 64
+MAX_TO_RECORDER_BYTES: Final = 64 << 10
+"""Of a link message or request: so much, times the high-water mark, waits in the recorder for one peer that sends faster than it is read."""
 HANDSHAKE_MS: Final = 5_000
 """A connection that does not finish its greeting in time is closed: or it holds a file descriptor for ever."""
 RECONNECT_MS: Final = 50
@@ -155,7 +157,7 @@ def _identity() -> bytes:
 
 def router_socket(context: Context, endpoint: str, domain: Domain, hwm: int, gate: Gate | None = None) -> Socket:
     """The recorder's link or control socket, bound. MANDATORY: a send to a peer that is gone says so."""
-    socket = _socket(context, zmq.ROUTER, hwm, MAX_MESSAGE_BYTES)
+    socket = _socket(context, zmq.ROUTER, hwm, MAX_TO_RECORDER_BYTES)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     return _bind(socket, endpoint, gate, domain)
 

@@ -125,7 +125,9 @@ def test_waits_of_finds_what_has_no_deadline(code: str, waits: list[str]) -> Non
     assert waits_of(PREFIX + code) == waits
 
 
-NATIVE = [PACKAGE / "tracer/_buffer.c", *sorted((PACKAGE / "tracer/native").glob("*.h"))]
+SOURCES = Path(__file__).resolve().parents[2] / "frzmq" / "tracer"
+"""Beside the tests: an installed package has none."""
+NATIVE = [SOURCES / "_buffer.c", *sorted((SOURCES / "native").glob("*.h"))]
 OF_LIBC = {
     *("clock_gettime", "clock_gettime_nsec_np", "getpid", "getppid", "unlink", "pthread_atfork"),
     *("memcmp", "memcpy", "memmove", "memset", "strcmp", "strlen"),

@@ -165,6 +165,15 @@ def test_spool_beyond_the_limit_is_refused(bench: Bench) -> None:
     assert bench.sent == [(b"p", ErrorReply(9, "busy", f"snapshot: {reason}"))]
 
 
+def test_spool_of_one_client_more_than_are_served_at_once_is_refused(bench: Bench) -> None:
+    clients = [SnapshotClient(b"%d" % n, 7, 1) for n in range(module.MAX_SERVED + 1)]
+    assert bench.begin(1, *clients[:40]) is None
+    assert bench.begin(2, *clients[40:]) is None
+    refused = ErrorReply(7, "busy", "snapshot: wanted at most 64 clients that are served, got one more")
+    assert bench.sent == [(b"64", refused)]
+    assert bench.spools.stats() == SpoolStats(2, module.MAX_SERVED, 0, 0)
+
+
 def test_spool_closed_while_it_is_written_ends_in_silence() -> None:
     go = threading.Event()
 

@@ -13,6 +13,7 @@ from support.peers import dealer_to
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
 from frzmq.transport.sockets import (
+    MAX_TO_RECORDER_BYTES,
     Again,
     RecorderSockets,
     TracerSockets,
@@ -21,7 +22,6 @@ from frzmq.transport.sockets import (
     receive_all,
     send_to,
 )
-from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
 DEADLINE_S = 10.0
 
@@ -144,7 +144,7 @@ def test_message_beyond_the_limit_closes_only_its_connection(
     context = new_context()
     dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
-    dealer.send(bytes(MAX_MESSAGE_BYTES + 1))
+    dealer.send(bytes(MAX_TO_RECORDER_BYTES + 1))
     until(lambda: tracer.send(b"fine"))
     until(lambda: recorder.link in recorder.poll(100))
     assert [parts[1] for parts in receive_all(recorder.link)] == [b"fine"]
