@@ -136,6 +136,8 @@ class TracerMachine:
         self._heartbeat_ns = self._silence_ns = 0
         self._hello_at_ns = self._hello_wait_ns = 0
         self._heard_at_ns = self._heartbeat_at_ns = self._ping_at_ns = self._ship_at_ns = 0
+        self._waits_for: int | None = None
+        """For the acknowledgement of this tseq, since the last heartbeat."""
         self._pings = 0
         self._pinged_ns: int | None = None
         self._rejoin_at_ns: int | None = None
@@ -299,6 +301,13 @@ class TracerMachine:
         self._out.append(SendHeartbeat(self.generation, self._outbox.sent_through, offset_ns, rtt_ns, sampled_ns))
         if now_ns >= self._ping_at_ns or self._pings < FIRST_PINGS:
             self._ping(now_ns)
+        self._ask_for_what_is_lost(now_ns)
+
+    def _ask_for_what_is_lost(self, now_ns: int) -> None:
+        """The last of what was sent may have gone with a connection: no gap shows that before something comes behind it."""
+        before, self._waits_for = self._waits_for, self._outbox.waits_for
+        if self._waits_for is not None and self._waits_for == before:
+            self._stamp(BatchType.FLUSH, b"", now_ns)
 
     def _ping(self, now_ns: int) -> None:
         self._ping_at_ns = now_ns + PING_NS

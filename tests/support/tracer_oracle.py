@@ -86,6 +86,8 @@ class Oracle:
     ping_at: int = 0
     ship_at: int = 0
     pings: int = 0
+    held: int = 0
+    """The oldest at the last heartbeat, if it was sent."""
     pinged: int | None = None
     rejoin_at: int | None = None
     samples: list[tuple[int, int, int]] = field(default_factory=list)
@@ -182,6 +184,10 @@ class Oracle:
         out: list[Any] = [ev.SendHeartbeat(self.generation, through, offset, rtt, at)]
         if now >= self.ping_at or self.pings < FIRST_PINGS:
             out += self.ping(now)
+        oldest = next((t for t in self.waiting()[:1] if t in self.sent), 0)
+        if oldest and oldest == self.held:
+            self.stamp(BatchType.FLUSH, self.generation, b"", now)
+        self.held = oldest
         return out
 
     def ping(self, now: int) -> list[Any]:

@@ -192,6 +192,22 @@ def test_machine_gap_is_sent_again_with_its_tseq(joined: Bench) -> None:
     assert joined.ack(4) == [Release(4, 5)]
 
 
+def test_machine_last_batches_that_are_lost_are_asked_for_at_the_second_heartbeat(joined: Bench) -> None:
+    joined.ack(2)
+    joined.give(LinkReceived(Advance(2)))
+    assert joined.kinds() == [(BatchType.END, 1, 3), (BatchType.OPEN, 2, 4)]
+    joined.tick(1000)
+    assert joined.kinds() == []
+    joined.tick(1000)
+    assert joined.kinds() == [(BatchType.FLUSH, 2, 5)]
+    joined.ack(5, (3, 5))
+    assert joined.kinds() == [(BatchType.END, 1, 3), (BatchType.OPEN, 2, 4)]
+    joined.ack(5)
+    for _ in range(3):
+        joined.tick(1000)
+    assert joined.kinds() == []
+
+
 def test_machine_gap_that_was_overwritten_is_filled_and_told(joined: Bench) -> None:
     joined.record(chunk=4)
     joined.record(chunk=5)
