@@ -94,7 +94,8 @@ def program(address: str, buffer: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def measure(process: subprocess.Popen[str], seconds: float) -> Took:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     print(seconds, file=process.stdin, flush=True)
     return Took(*map(int, process.stdout.readline().split()))
 
@@ -134,8 +135,10 @@ def main() -> None:
             p50 = statistics.median(took[phase].p50 for took in rounds)
             longest = statistics.median(took[phase].longest for took in rounds)
             rows.append((f"{name}, recorder {phase}", f"{p50:.0f}", f"{p99[phase]:.0f}", f"{longest / 1e3:.0f}"))
-        for phase in PHASES[1:]:
-            ratios.append(Ratio(f"{name}: p99 with the recorder {phase} / running", p99[phase] / p99["running"], LIMIT))
+        ratios += [
+            Ratio(f"{name}: p99 with the recorder {phase} / running", p99[phase] / p99["running"], LIMIT)
+            for phase in PHASES[1:]
+        ]
         data.append({"buffer": name, "rounds": [{k: asdict(v) for k, v in took.items()} for took in rounds]})
     header = ("", "p50 ns", "p99 ns", "longest us")
     report("one record while the recorder is stopped", rows, header, ratios, data, skipped)
