@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import support.watched_recorder
-from support.loads import Load, is_run, numbers, process_of, truthful, until_state, written
+from support.loads import Load, is_run, numbers, process_of, truthful, until_state, until_stopped, written
 from support.programs import Program
 from support.recorder_process import RecorderProcess, recorder_process
 
@@ -139,7 +139,7 @@ MEASURED = """
                 begin = clock()
                 frzmq.event("measured", n=n)
                 took.append(clock() - begin)
-            time.sleep(0.01)
+            time.sleep(0.02)
         return sorted(took)[len(took) * 99 // 100]
 
     frzmq.event("begin")
@@ -155,14 +155,15 @@ def test_recorder_stopped_for_ten_seconds_loses_what_does_not_fit_and_nobody_wai
 ) -> None:
     """One buffer is large enough for what comes meanwhile, and one is not."""
     with recorder_process(str(directory), *LARGE) as recorder:
-        large = Load(tmp_path, recorder.address, FRZMQ_BUFFER_BYTES="16M", FRZMQ_BUFFER=buffer)
-        small = Load(tmp_path, recorder.address, FRZMQ_BUFFER_BYTES="256K", FRZMQ_BUFFER=buffer)
+        large = Load(tmp_path, recorder.address, rest_s=0.03, FRZMQ_BUFFER_BYTES="16M", FRZMQ_BUFFER=buffer)
+        small = Load(tmp_path, recorder.address, rest_s=0.03, FRZMQ_BUFFER_BYTES="256K", FRZMQ_BUFFER=buffer)
         measured = Program(tmp_path / "measured.py", MEASURED, FRZMQ_RECORDER=recorder.address, FRZMQ_BUFFER=buffer)
         try:
             measured.tell("1")
             normal_ns = int(measured.line())
             until_joined(recorder.address, [large, small])
             recorder.process.send_signal(signal.SIGSTOP)
+            until_stopped(recorder.process.pid)
             measured.tell("10")
             # nobody is there to answer, and that is said in time
             with pytest.raises(ControlError) as refused:
@@ -193,11 +194,11 @@ def test_recorder_stopped_for_ten_seconds_loses_what_does_not_fit_and_nobody_wai
 
 
 def test_recorder_that_appears_later_gets_all_that_fits(tmp_path: Path, directory: Path) -> None:
-    large = Load(tmp_path, str(directory), FRZMQ_BUFFER_BYTES="16M")
-    small = Load(tmp_path, str(directory), FRZMQ_BUFFER_BYTES="256K")
+    large = Load(tmp_path, str(directory), size_bytes=1000, FRZMQ_BUFFER_BYTES="16M")
+    small = Load(tmp_path, str(directory), size_bytes=1000, FRZMQ_BUFFER_BYTES="256K")
     try:
         for one in (large, small):
-            one.until_more(1000)
+            one.until_more(300)
         with recorder_process(str(directory), *LARGE) as recorder:
             until_joined(recorder.address, [large, small])
             during = written(recorder.address, tmp_path)
@@ -222,13 +223,13 @@ def test_recorder_gone_for_longer_than_the_buffer_holds_is_told_what_was_overwri
     tmp_path: Path, directory: Path
 ) -> None:
     lives = Lives(directory, tmp_path)
-    small = Load(tmp_path, lives.address, FRZMQ_BUFFER_BYTES="256K")
+    small = Load(tmp_path, lives.address, size_bytes=1000, FRZMQ_BUFFER_BYTES="256K")
     try:
         until_joined(lives.address, [small])
         small.until_more()
         lives.kill()
         acknowledged = lives.acknowledged(small.pid)
-        small.until_more(1000)
+        small.until_more(300)
         lives.begin_again()
         until_joined(lives.address, [small])
         ends = small.finish()

@@ -34,6 +34,7 @@ LARGE = ("--max-bytes", "128M", "--min-age", "1h", "--no-death-snapshots")
 CLIENT_S = 5.0
 """How long a snapshot may take a client of the quick recorder; half of it without progress."""
 RING_BYTES = 40 << 20
+"""More than the buffers of a socket hold."""
 SLACK_BYTES = 16 << 20
 """What the allocator and a thread more may take."""
 
@@ -46,15 +47,15 @@ def recorder(request: pytest.FixtureRequest, directory: Path) -> Iterator[Record
         yield process
 
 
-def fill(recorder: RecorderProcess) -> None:
-    """The ring with so much that no buffer of a socket holds it."""
+def fill(recorder: RecorderProcess, size_bytes: int) -> None:
+    """The ring with so much."""
     tracer = RawTracer(recorder.address)
-    for _ in range(RING_BYTES // 250_000):
+    for _ in range(size_bytes // 250_000):
         tracer.record(padding=250_000)
     tracer.flush_mark()
     tracer.goodbye()
     with ControlClient(recorder.address) as client:
-        until(lambda: client.status().held_bytes > RING_BYTES - (4 << 20), "it is not there")
+        until(lambda: client.status().held_bytes > size_bytes // 2, "it is not there")
         until(lambda: all(t.state == "gone" for t in client.status().tracers), "it does not leave")
     tracer.close()
 
@@ -117,7 +118,7 @@ def check_goes_on(recorder: RecorderProcess, tmp_path: Path, load: Load) -> None
 
 
 def check_byte_a_second(recorder: RecorderProcess, tmp_path: Path, idle_s: float) -> None:
-    fill(recorder)
+    fill(recorder, RING_BYTES)
     load = Load(tmp_path, recorder.address)
     try:
         with ControlClient(recorder.address) as client:
@@ -159,7 +160,7 @@ def test_client_that_reads_a_byte_a_second_is_cut_off_after_30_s(tmp_path: Path,
 def test_client_that_gives_a_credit_a_second_is_served_until_its_time_is_over(
     recorder: RecorderProcess, tmp_path: Path
 ) -> None:
-    fill(recorder)
+    fill(recorder, 4 << 20)
     load = Load(tmp_path, recorder.address)
     slow = ClientSocket(parse_address(recorder.address).control)
     try:
@@ -192,7 +193,7 @@ def test_client_that_gives_a_credit_a_second_is_served_until_its_time_is_over(
 
 
 def test_clients_gone_in_mid_snapshot_leave_nothing_behind(recorder: RecorderProcess, tmp_path: Path) -> None:
-    fill(recorder)
+    fill(recorder, 4 << 20)
     load = Load(tmp_path, recorder.address)
     try:
         with ControlClient(recorder.address) as client:

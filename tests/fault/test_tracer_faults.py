@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import support.quick_recorder
 from support.loads import (
+    FLUSH_S,
     Aside,
     Load,
     numbers,
@@ -29,8 +30,6 @@ from frzmq.reader.snapshot import Snapshot
 
 LARGE = ("--max-bytes", "1G", "--min-age", "1h", "--no-death-snapshots")
 """Of recorders: nothing is evicted."""
-FLUSH_S = 5.0
-"""A client's snapshot waits for silent tracers no longer, and 2 s for each buffer, which are read at once."""
 
 
 @pytest.fixture

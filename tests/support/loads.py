@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,8 @@ class Load:
 
     def send(self, number: int) -> None:
         self.program.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            until_stopped(self.pid)
 
     def finish(self) -> list[int]:
         """Ends the load; all of it is stored, and the program lives. Returns the final counts."""
@@ -130,6 +133,11 @@ class Aside(Generic[T]):
             self._pool.shutdown(wait=False)
 
 
+def until_stopped(pid: int) -> None:
+    """A child: a signal returns before the process feels it."""
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 def until(reached: Callable[[], object], why: str, deadline_s: float = DEADLINE_S) -> None:
     deadline = time.monotonic() + deadline_s
     while not reached():
@@ -149,12 +157,16 @@ def until_state(client: ControlClient, pid: int, state: str) -> None:
     until(reached, f"not {state}")
 
 
+FLUSH_S = 2.0
+"""A snapshot waits for those that do not answer no longer, before it reads their buffers."""
+
+
 def written(address: str, tmp_path: Path, *, within_s: float = DEADLINE_S) -> Path:
     """A snapshot that was answered in time."""
     path = tmp_path / f"{os.urandom(6).hex()}.frz"
     began = time.monotonic()
     with path.open("xb") as file, ControlClient(address) as client:
-        client.snapshot(file)
+        client.snapshot(file, flush_timeout_s=FLUSH_S)
     took_s = time.monotonic() - began
     assert took_s < within_s
     return path
