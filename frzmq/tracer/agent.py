@@ -5,6 +5,7 @@ It never raises into the program: a fault of its own ends it, is counted, and tu
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -412,9 +413,10 @@ class Agent:
                 return SlicesRead(tuple(self._buffer.read(piece) for piece in slices))
             case ReadStrings():
                 return StringsRead(self._buffer.strings_from_start())
-            case SendHello(incarnation, generation):
-                hello = self._hello(incarnation, generation)
-                self.lock.say(encode_message(hello))
+            case SendHello():
+                hello = self._hello(instruction)
+                # whoever may read the file is not to speak for this tracer
+                self.lock.say(encode_message(dataclasses.replace(hello, nonce=0)))
                 self._send(hello)
             case SendHeartbeat():
                 self._send(self._heartbeat(instruction))
@@ -469,18 +471,18 @@ class Agent:
             clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
         )
 
-    def _hello(self, incarnation: int, generation: int) -> Hello:
+    def _hello(self, said: SendHello) -> Hello:
         identity, clocks = self._identity, Clocks.now()
         directory, path = self._endpoints.directory, self._buffer.path
         shared = directory is not None and path is not None and os.path.dirname(path) == directory
         return Hello(
             uuid=identity.uuid,
-            incarnation=incarnation,
+            incarnation=said.incarnation,
             wire_oldest=OLDEST_WIRE_VERSION,
             wire_newest=WIRE_VERSION,
             pid=identity.pid,
             service=identity.service,
-            generation=generation,
+            generation=said.generation,
             parent_pid=identity.parent_pid,
             host=identity.host,
             machine=identity.machine,
@@ -493,6 +495,7 @@ class Agent:
             monotonic_ns=clocks.monotonic_ns,
             boottime_ns=clocks.boottime_ns,
             wall_ns=clocks.wall_ns,
+            nonce=said.nonce,
         )
 
     def _heartbeat(self, beat: SendHeartbeat) -> TracerHeartbeat:

@@ -116,6 +116,8 @@ class TracerMachine:
         self._outbox = Outbox()
         self._boot_id = b""
         self._nonce = 0
+        self._proof = 0
+        """The nonce of the last welcome, also when it counts no more."""
         self._fresh = True
         """No generation of this incarnation is open: what was recorded goes into the first."""
         self._wanted = 0
@@ -254,7 +256,7 @@ class TracerMachine:
         self._say_hello(now_ns)
 
     def _say_hello(self, now_ns: int) -> None:
-        self._out.append(SendHello(self.incarnation, self.generation))
+        self._out.append(SendHello(self.incarnation, self.generation, self._proof))
         self._hello_at_ns = now_ns + self._hello_wait_ns
         longest_ns = ENDING_HELLO_NS if self._ending else MAX_HELLO_NS
         self._hello_wait_ns = min(2 * self._hello_wait_ns, longest_ns)
@@ -345,6 +347,7 @@ class TracerMachine:
                 :MAX_REASON_CHARS
             ]
             return
+        self._proof = welcome.nonce
         same = (welcome.boot_id, welcome.nonce) == (self._boot_id, self._nonce)
         greeting = self.state is State.GREETING
         if same:

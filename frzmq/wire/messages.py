@@ -64,6 +64,8 @@ class Hello:
     monotonic_ns: int = unsigned(64, 0)
     boottime_ns: int = unsigned(64, 0)
     wall_ns: int = unsigned(64, 0)
+    nonce: int = unsigned(64, 0)
+    """Of the last Welcome: proves on another connection that it is the same tracer."""
 
 
 @dataclass(frozen=True, slots=True)
