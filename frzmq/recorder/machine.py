@@ -52,6 +52,7 @@ from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
+    MAX_GENERATION,
     Ack,
     Advance,
     Hello,
@@ -70,7 +71,6 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import choose_version
 
 MAX_TRACERS = 4096
-MAX_GENERATION = 1 << 62
 MAX_ERRORS = 64
 ACK_EVERY_BYTES = 256 << 10
 ACK_DELAY_NS = 50_000_000

@@ -142,6 +142,8 @@ class AgentStats:
     refused: int
     """Frames, each time that the data socket did not take one."""
     errors: int
+    ignored: int
+    """Messages that no honest recorder says."""
     error: str
     """The last fault of the agent, or why the recorder stopped this tracer."""
     cpu_ns: int
@@ -169,6 +171,8 @@ class Agent:
         self._watch = watch
         self._reports: deque[Report | LinesWanted] = deque(maxlen=MAX_REPORTS)
         self._report_ids = count(1)
+        self._unanswered: deque[int] = deque(maxlen=MAX_REPORTS)
+        """Ids of those that were sent: nobody else is to write into the program's log."""
         self._refresh_ns = 0
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
@@ -182,7 +186,7 @@ class Agent:
         self._until_ns: int | None = None
         self._sockets: AgentSockets | None = None
         self._broken = False
-        self._errors = 0
+        self._errors = self._ignored = 0
         self._error = ""
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
@@ -287,6 +291,7 @@ class Agent:
             frame_bytes=self._frame_bytes,
             refused=self._refused,
             errors=self._errors,
+            ignored=self._ignored + machine.ignored,
             error=self._error or machine.error,
             cpu_ns=self._cpu_ns,
         )
@@ -343,7 +348,9 @@ class Agent:
     def _watch_over(self) -> None:
         """Reports what the triggers found, once there is a recorder to tell."""
         while self._reports and self._machine.state in (State.RECORDING, State.CLOSED) and self._machine.joined:
-            self._send(self._reports.popleft())
+            report = self._reports.popleft()
+            self._unanswered.append(report.id)
+            self._send(report)
         now_ns = monotonic_ns()
         if now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
@@ -373,9 +380,13 @@ class Agent:
             self._note(error)
             return
         match message:
+            case Reported() | Lines() if message.id not in self._unanswered:
+                self._ignored += 1
             case Reported():
+                self._unanswered.remove(message.id)
                 warn(message.path, message.reason, message.error)
             case Lines():
+                self._unanswered.remove(message.id)
                 give_back(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
                 if isinstance(message, Welcome) and message.triggers:

@@ -30,6 +30,8 @@ from frzmq.wire.fields import (
 MAX_CHUNK_BYTES: Final = 256 << 10
 MAX_GAPS: Final = 1024
 MAX_LINES: Final = 200
+MAX_GENERATION: Final = 1 << 62
+"""No honest peer gets there: neither side follows the other to it."""
 
 
 # --- link, tracer to recorder
