@@ -287,12 +287,12 @@ class Worker:
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
         for parts in receive_all(self._sockets.link):
-            self._give(_link_input(parts), now_ns)
+            self._give(link_input(parts), now_ns)
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
         for parts in receive_all(self._sockets.control):
-            event = _control_input(parts)
+            event = control_input(parts)
             match event:
                 case RequestReceived(peer, Credit(id_, chunks)):
                     self._spools.credit(peer, id_, chunks, now_ns)
@@ -398,7 +398,8 @@ class Worker:
             os.close(fd)
 
 
-def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
+def link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
+    """What a message on the link, in its parts, is to the machine."""
     peer = parts[0]
     if len(parts) != 2:
         return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
@@ -413,7 +414,8 @@ def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
 
 
-def _control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+def control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+    """What a message on the control socket, in its parts, is to the machine."""
     peer = parts[0]
     if len(parts) != 2:
         return RequestGarbage(peer, f"wanted requests of one part, got {len(parts) - 1}")
