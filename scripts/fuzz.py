@@ -80,7 +80,10 @@ def fuzz(name: str, seconds: int, corpus: Path) -> bool:
         line.removeprefix("stat::").split(":", 1) for line in done.stderr.splitlines() if line.startswith("stat::")
     )
     count = stats.get("number_of_executed_units", "?").strip()
-    print(f"{name:20} {count:>10} inputs in {seconds} s: {'nothing found' if done.returncode == 0 else 'FAULT'}", flush=True)
+    print(
+        f"{name:20} {count:>10} inputs in {seconds} s: {'nothing found' if done.returncode == 0 else 'FAULT'}",
+        flush=True,
+    )
     if done.returncode != 0:
         print(done.stdout[-4000:], done.stderr[-4000:], sep="\n")
     return done.returncode == 0

@@ -5,10 +5,15 @@ Each scrape asks the recorder's loop for its `Status` once; nothing of the recor
 
 from __future__ import annotations
 
+import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from frzmq.errors import ConfigError
+from frzmq.httpserver import BoundedMixIn
 from frzmq.wire.messages import Status, TracerStatus
 
 if TYPE_CHECKING:
@@ -90,22 +95,47 @@ def _of_tracers(tracers: tuple[TracerStatus, ...], now_ns: int) -> Iterator[Metr
     yield from (recorded, places, outside, complete, cpu, faults)
 
 
+class _Server(BoundedMixIn, WSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Quiet about a peer that goes away, or was sent away."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+_SERVERS: Final = {socket.AF_INET: _Server, socket.AF_INET6: _Server6}
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _Server.longest_s
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
 class MetricsServer:
     """Listens until `close`. ``address``: ``HOST:PORT`` or ``PORT`` of this host. Raises ConfigError: no such address, in use, or no ``prometheus-client``."""
 
     def __init__(self, address: str, ask: Callable[[], Status]) -> None:
         host, port = _parse(address)
         try:
-            from prometheus_client import CollectorRegistry, start_http_server
+            from prometheus_client import CollectorRegistry, make_wsgi_app
         except ImportError:
             raise ConfigError("--metrics: wanted the package prometheus-client: pip install 'frzmq[metrics]'") from None
         registry = CollectorRegistry(auto_describe=False)
         registry.register(StatusCollector(ask))
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            self._server = _SERVERS[family]((host, port), _Handler)
         except OSError as error:
             raise ConfigError(f"--metrics: cannot listen on {address}: {error.strerror}") from None
+        self._server.set_app(make_wsgi_app(registry))
         self.port = int(self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="frzmq-metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._server.shutdown()

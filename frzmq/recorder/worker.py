@@ -232,8 +232,11 @@ class Worker:
             for uuid, how in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("status"):
-            while not self._status_asked.empty():
-                self._status_asked.get_nowait().set_result(self._machine.status(now_ns))
+            if not self._status_asked.empty():
+                # one for all that ask at this moment
+                status = self._machine.status(now_ns)
+                while not self._status_asked.empty():
+                    self._status_asked.get_nowait().set_result(status)
         with self._faultless("guard"):
             problem = self._guard.why_cut(self._machine.tracers, now_ns)
             if problem:

@@ -39,7 +39,8 @@ def mutated(draw: st.DrawFn, valid: list[bytes]) -> bytes:
 @given(data=st.data())
 def test_target_any_bytes_and_mutated_ones_are_taken_or_refused(name: str, data: st.DataObject) -> None:
     corpus = TARGETS[name].corpus
-    TARGETS[name].run(data.draw(mutated(corpus) if corpus and data.draw(st.booleans()) else st.binary(max_size=400)))
+    change = bool(corpus) and data.draw(st.booleans())
+    TARGETS[name].run(data.draw(mutated(corpus) if change else st.binary(max_size=400)))
 
 
 @pytest.mark.parametrize("name", DOORS)
