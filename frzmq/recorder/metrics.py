@@ -7,15 +7,17 @@ Prometheus' conventions; processes come and go, so that they are no labels: thei
 from __future__ import annotations
 
 import socket
-import socketserver
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from frzmq.errors import ConfigError
+from frzmq.httpserver import BoundedMixIn
 from frzmq.transport.addresses import is_loopback_host
 from frzmq.wire.ledger import LOST
 from frzmq.wire.messages import Status, TracerStatus
@@ -29,10 +31,6 @@ MAX_SERVICES: Final = 100
 OTHERS: Final = "(others)"
 """Services beyond that many."""
 FRESH_S: Final = 0.5
-MAX_REQUESTS: Final = 4
-"""At the same time; more are closed."""
-REQUEST_S: Final = 5.0
-"""A client that says nothing for so long is closed."""
 _COUNTED: Final = ("recorded", "evicted", *LOST, *NOT_TAKEN, "agent_cpu_ns", "agent_errors")
 _S: Final = 1e9
 
@@ -175,6 +173,33 @@ def _of_recorder(status: Status) -> Iterator[Metric]:
         yield CounterMetricFamily(name, what, count)
 
 
+class _Server(BoundedMixIn, WSGIServer):
+    def server_bind(self) -> None:
+        # HTTPServer's looks its own name up
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Quiet about a peer that goes away, or was sent away."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+_SERVERS: Final = {socket.AF_INET: _Server, socket.AF_INET6: _Server6}
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _Server.longest_s
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
 class MetricsServer:
     """Listens until `close`. ``address``: ``HOST:PORT`` or ``PORT`` of this host. Raises ConfigError: no such address, one that others can reach without
     ``insecure``, one in use, or no ``prometheus-client``."""
@@ -195,11 +220,12 @@ class MetricsServer:
         ProcessCollector(registry=registry)
         registry.register(StatusCollector(ask, faults))
         try:
-            self._server = _Server(host, port)
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            self._server = _SERVERS[family]((host, port), _Handler)
         except OSError as error:
             raise ConfigError(f"--metrics: cannot listen on {address}: {error.strerror}") from None
         self._server.set_app(make_wsgi_app(registry))
-        self.port = self._server.server_port
+        self.port = int(self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, name="frzmq-metrics", daemon=True)
         self._thread.start()
 
@@ -207,50 +233,6 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = REQUEST_S
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: standard error is the recorder's."""
-
-
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """A thread for each request, of which there are not many at once."""
-
-    daemon_threads = True
-    request_queue_size = 8
-
-    def __init__(self, host: str, port: int) -> None:
-        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        # HTTPServer's looks its own name up
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._room.release()
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that went away is no fault of the recorder."""
 
 
 def _parse(address: str) -> tuple[str, int]:

@@ -47,6 +47,7 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.guard import Guard, descriptors, give_back_memory, rss_bytes
 from frzmq.recorder.keyring import WatchedKeys
 from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
@@ -106,6 +107,8 @@ class WorkerStats:
     """Messages whose receiver was gone, or read too slowly."""
     faults: int
     """Errors of our own: each is a bug."""
+    cuts: int
+    """Times that all connections were closed, for want of memory or descriptors."""
     spools: SpoolStats
 
 
@@ -149,6 +152,12 @@ class Worker:
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
+        self._guard = Guard(
+            config.max_bytes + 2 * config.max_generation_bytes,
+            memory=rss_bytes,
+            descriptors=partial(descriptors, self._wake_fd),
+            give_back=give_back_memory,
+        )
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
@@ -242,17 +251,32 @@ class Worker:
             for uuid, how in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("status"):
-            while not self._status_asked.empty():
-                asked = self._status_asked.get_nowait()
-                if asked.set_running_or_notify_cancel():
-                    asked.set_result(self._machine.status(now_ns))
+            if not self._status_asked.empty():
+                # one for all that ask at this moment
+                status = self._machine.status(now_ns)
+                while not self._status_asked.empty():
+                    asked = self._status_asked.get_nowait()
+                    if asked.set_running_or_notify_cancel():
+                        asked.set_result(status)
+        with self._faultless("guard"):
+            problem = self._guard.why_cut(self._machine.tracers, now_ns)
+            if problem:
+                self._cut_off(problem)
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
                 self._give(Tick(), now_ns)
 
+    def _cut_off(self, problem: str) -> None:
+        """Everybody: who of them it was, zmq does not say."""
+        closed = self._sockets.close_connections()
+        self._machine.note_error(f"{problem}: all connections were closed")
+        if self._guard.cuts & (self._guard.cuts - 1) == 0:
+            log(f"{problem}: closed all {closed} connections ({self._guard.cuts})")
+
     def _timeout_ms(self, now_ns: int) -> int:
         wanted = (
+            self._guard.deadline_ns(),
             self._machine.deadline_ns(),
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),
@@ -289,12 +313,12 @@ class Worker:
         now_ns = time.monotonic_ns()
         for received in self._sockets.receive(self._sockets.link):
             key = self._keys.access.recording_as(received.public) if self._keys is not None else ""
-            self._give(_link_input(received.parts, key), now_ns)
+            self._give(link_input(received.parts, key), now_ns)
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
         for received in self._sockets.receive(self._sockets.control):
-            event = _control_input(received.parts)
+            event = control_input(received.parts)
             match event:
                 case RequestReceived() if denial := self._denial(received, event.message):
                     self._send_reply(event.peer, ErrorReply(event.message.id, ControlCode.DENIED.value, denial))
@@ -405,7 +429,13 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         return WorkerStats(
-            self._turns, self._frames, self._frame_bytes, self._unsent, self._faults, self._spools.stats()
+            self._turns,
+            self._frames,
+            self._frame_bytes,
+            self._unsent,
+            self._faults,
+            self._guard.cuts,
+            self._spools.stats(),
         )
 
     def close(self) -> None:
@@ -416,7 +446,8 @@ class Worker:
             os.close(fd)
 
 
-def _link_input(parts: list[bytes], key: str) -> LinkReceived | LinkGarbage:
+def link_input(parts: list[bytes], key: str = "") -> LinkReceived | LinkGarbage:
+    """What a message on the link, in its parts, is to the machine; ``key``: the name of the key that it came with."""
     peer = parts[0]
     if len(parts) != 2:
         return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
@@ -431,7 +462,8 @@ def _link_input(parts: list[bytes], key: str) -> LinkReceived | LinkGarbage:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
 
 
-def _control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+def control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+    """What a message on the control socket, in its parts, is to the machine."""
     peer = parts[0]
     if len(parts) != 2:
         return RequestGarbage(peer, f"wanted requests of one part, got {len(parts) - 1}")

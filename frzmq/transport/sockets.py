@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from socket import AF_INET, SHUT_RDWR, SOCK_STREAM, fromfd
 from typing import Final, Protocol
 
 import zmq
@@ -22,6 +21,7 @@ import zmq.utils.z85
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints
+from frzmq.transport.connections import close_accepted, close_connection
 from frzmq.transport.keys import ClientKey, KeyPair
 from frzmq.transport.zap import ZAP_ENDPOINT, Domain, zap_reply
 from frzmq.wire.batch import MAX_FRAME_BYTES
@@ -143,16 +143,11 @@ def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM, gate: Gate
 
 
 def dealer_socket(context: Context, hwm: int = LINK_HWM) -> Socket:
-    """A tracer's link, not connected yet, with an identity that nobody else has."""
+    """A tracer's link, not connected yet. The ROUTER gives each of its connections a name: one of our own, taken along to the next connection, would be unheard
+    there for as long as the former one seems to stand."""
     socket = _socket(context, zmq.DEALER, hwm, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.IDENTITY, _identity())
     socket.setsockopt(zmq.IMMEDIATE, 1)
     return socket
-
-
-def _identity() -> bytes:
-    """Of one connection alone: a shared one lets a second peer take the replies, or never get any. The first byte must not be zero."""
-    return b"f" + os.urandom(16)
 
 
 def router_socket(context: Context, endpoint: str, domain: Domain, hwm: int, gate: Gate | None = None) -> Socket:
@@ -384,7 +379,6 @@ class ClientSocket:
     def __init__(self, endpoint: str, key: ClientKey | None = None) -> None:
         self._context = new_context()
         self._dealer = _socket(self._context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
-        self._dealer.setsockopt(zmq.IDENTITY, _identity())
         self._connection = Connection(self._dealer, endpoint, key)
         self._poller = zmq.Poller()
         self._poller.register(self._dealer, zmq.POLLIN)
@@ -437,6 +431,7 @@ class RecorderSockets:
 
     def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, gate: Gate | None = None) -> None:
         self._context = new_context()
+        self._endpoints = endpoints
         self._sockets: list[Socket] = []
         self._closed = False
         self._gate = gate
@@ -469,6 +464,10 @@ class RecorderSockets:
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
+
+    def close_connections(self) -> int:
+        """Those of all peers; the sockets listen on. Returns how many."""
+        return close_accepted(self._endpoints)
 
     def poll(self, timeout_ms: int) -> set[Socket | int]:
         """What is ready: the sockets, and the watched file descriptors. Handshakes are answered here."""
@@ -525,14 +524,9 @@ class RecorderSockets:
             self._cut(fd)
 
     def _cut(self, fd: int) -> None:
-        """libzmq closes no single connection of a ROUTER or PULL. The other end of this one sees an end of file, and libzmq does. Where the number has
-        become another connection's by now, that one connects again, and nothing is lost."""
+        """Where the number has become that of another peer's connection, that one connects again, and nothing is lost."""
         self._peers.pop(fd, None)
-        try:
-            with fromfd(fd, AF_INET, SOCK_STREAM) as connection:
-                connection.shutdown(SHUT_RDWR)
-        except OSError:
-            pass  # it is closed already, or no connection any more
+        close_connection(fd, self._endpoints)
 
     def close(self, linger_ms: int) -> bool:
         if self._closed:

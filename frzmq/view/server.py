@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import unquote
 
 from frzmq.errors import ConfigError
+from frzmq.httpserver import BoundedMixIn
 
 HOST: Final = "127.0.0.1"
 TIMEOUT_S: Final = 30.0
@@ -101,7 +102,9 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
         thread.join(END_S)
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(BoundedMixIn, HTTPServer):
+    longest_s = 600.0
+
     def __init__(self, site: Site, port: int) -> None:
         self.site = site
         super().__init__((HOST, port), _Handler)

@@ -15,7 +15,7 @@ PACKAGE = Path(frzmq.__file__).parent
 
 # the first prefix that fits is a module's unit; units on one line do not import each other
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "config", "version", "triggers"),
+    ("errors", "clock", "config", "version", "triggers", "httpserver"),
     ("wire",),
     ("tracer.pure", "recorder.pure"),
     ("transport", "snapfile"),

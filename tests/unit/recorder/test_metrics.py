@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from frzmq.errors import ConfigError
 from frzmq.recorder import metrics
-from frzmq.recorder.metrics import MAX_REQUESTS, MAX_SERVICES, OTHERS, MetricsServer, StatusCollector
+from frzmq.recorder.metrics import MAX_SERVICES, OTHERS, MetricsServer, StatusCollector
 from frzmq.wire.messages import Status, TracerStatus
 
 S = 10**9
@@ -167,26 +167,6 @@ def test_metrics_names_are_those_of_the_document_and_of_prometheus_conventions()
         assert not re.search(r"_(ns|ms|us|kb|mb|minutes)(_|$)", name), name
     labels = {label for family in families for s in family.samples for label in s.labels}
     assert labels == {"service", "state", "cause", "version"}
-
-
-def test_metrics_requests_at_the_same_time_are_bounded_and_idle_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics._Handler, "timeout", 0.3)
-    asked = []
-    with serving(lambda: asked.append(1) or two()) as server, contextlib.ExitStack() as stack:  # type: ignore[func-returns-value]
-
-        def connect() -> socket.socket:
-            made = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
-            made.sendall(b"GET /metrics HTT")
-            return made
-
-        idle = [connect() for _ in range(MAX_REQUESTS)]
-        beyond = connect()
-        with contextlib.suppress(ConnectionResetError):
-            assert beyond.recv(1) == b""
-        assert asked == []
-        for each in idle:
-            assert each.recv(1 << 16) == b""
-        assert scrape(server.port)["frzmq_up",] == 1
 
 
 def test_metrics_without_the_package_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
