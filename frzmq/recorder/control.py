@@ -312,7 +312,9 @@ class Control:
             self._reply(flush.asked_by[0], FlushReply(flush.asked_by[1], missing))
         elif flush.for_lines:
             if self._lines is not None:
-                self.machine.emit(FindLines(self._lines[1].trace, self.machine.view(now_ns, LINES_NS)))
+                unanswered = [*flush.targets, *(tracer.number for tracer in self.machine.silent())]
+                view = self.machine.view(now_ns, LINES_NS, dict.fromkeys(unanswered))
+                self.machine.emit(FindLines(self._lines[1].trace, view))
         elif self._snapshot is not None:
             self._read_stuck(self._snapshot, [t for t in tracers if t is not None] + self.machine.silent(), now_ns)
 
@@ -320,7 +322,7 @@ class Control:
         """Who is stopped, or held in a call that gives nobody else the interpreter, does not answer: its buffer does."""
         snapshot.stuck = {tracer.number: None for tracer in tracers}
         for tracer in tracers:
-            if tracer.hello.shared:
+            if tracer.hello.shared and not tracer.dying:
                 snapshot.unread.add(tracer.hello.uuid)
                 self.machine.emit(ReadTail(tracer.hello.uuid, tracer.stream.stored_records(), alive=True))
         if snapshot.unread:

@@ -508,6 +508,10 @@ class RecorderMachine:
         live = self.live()
         for tracer in live:
             if tracer.died_ns is None and now_ns - tracer.heard_ns >= self._config.silence_ns:
+                # what is open stays so: one that was suspended goes on where it was
+                self._leave(tracer, State.SILENT)
+        for tracer in self.silent():
+            if self._is_given_up(tracer, now_ns):
                 self._put(tracer, tracer.stream.close(Seal.SILENCE), now_ns)
                 self._leave(tracer, State.SILENT)
         for tracer in [t for t in self._tracers.values() if t.dying]:
@@ -548,7 +552,7 @@ class RecorderMachine:
                 or (tracer.state is State.STOPPED and now_ns < tracer.rejoin_at_ns)
             ):
                 continue
-            if tracer.state is State.SILENT and tracer.died_ns is not None:
+            if tracer.state is State.SILENT and not self._is_given_up(tracer, now_ns):
                 continue
             if tracer.watched:
                 self._out.append(ForgetTracer(tracer.hello.uuid))
@@ -558,6 +562,11 @@ class RecorderMachine:
                 del self._current[tracer.hello.uuid]
             if self._peers.get(tracer.peer) is tracer:
                 del self._peers[tracer.peer]
+
+    def _is_given_up(self, tracer: Tracer, now_ns: int) -> bool:
+        """Nobody can tell whether it lives, and what it had recorded when it fell silent is too old by now."""
+        waited_ns = now_ns - tracer.heard_ns
+        return not tracer.stands and not tracer.dying and waited_ns >= self._config.silence_ns + self._config.min_age_ns
 
     def advance(self, tracer: Tracer, now_ns: int) -> None:
         """Unless it is on its way to a new generation, or the recorder is off: it is to open the next."""
@@ -654,8 +663,8 @@ class RecorderMachine:
         return [t for t in self._tracers.values() if t.state is State.LIVE]
 
     def silent(self) -> list[Tracer]:
-        """Not heard of for long, and alive."""
-        return [t for t in self._tracers.values() if t.state is State.SILENT and t.stands]
+        """Not heard of for long; what is open of them may go on."""
+        return [t for t in self._tracers.values() if t.state is State.SILENT]
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)

@@ -160,7 +160,7 @@ class Outbox:
                 gone.append(entry.header)
                 self.lost_records += entry.header.count
                 entry.body = b""
-                entry.header = dataclasses.replace(entry.header, count=0)
+                entry.header = dataclasses.replace(entry.header, count=0, last_ns=entry.header.base_ns)
         return gone
 
     # --- acknowledged, or not

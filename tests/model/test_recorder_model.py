@@ -191,6 +191,7 @@ class RecorderModel(RuleBasedStateMachine):
                 else:
                     assert self.snapshot is not None
                     self.snapshot["writing"] = True
+                    missing += ("svc[7]",) * sum(k.state == "silent" for k in [*self.known.values(), *self.old])
                     self.expected.append(("write", self.snapshot["number"], tuple(self.snapshot["clients"]), missing))
 
     def _begin_flush(self, id_: int | None, timeout: int, double: bool) -> None:
@@ -587,7 +588,6 @@ class RecorderModel(RuleBasedStateMachine):
         self.now += passed
         for k in self._live():
             if k.died is None and self.now - k.heard >= 5 * S:
-                self._close(k, "silence")
                 k.state = "silent"
         for k in self.known.values():
             if k.died is not None and k.state in ("live", "silent") and self.now - k.died >= 100 * MS:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from support.programs import PACKAGE_PARENT
@@ -18,12 +18,17 @@ from support.programs import PACKAGE_PARENT
 DEADLINE_S = 20.0
 
 
-class RecorderProcess:
-    """``frzmq recorder --listen ADDRESS ARGUMENTS...``, serving once made."""
+FRZMQ = ("-m", "frzmq")
 
-    def __init__(self, address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> None:
+
+class RecorderProcess:
+    """``frzmq recorder --listen ADDRESS ARGUMENTS...``, serving once made. ``program``: what stands in for ``frzmq``, as arguments of Python."""
+
+    def __init__(
+        self, address: str, *arguments: str, stdin: int = subprocess.DEVNULL, program: Sequence[str] = FRZMQ
+    ) -> None:
         self.address = address
-        self.process = start(address, *arguments, stdin=stdin)
+        self.process = start(address, *arguments, stdin=stdin, program=program)
         line = self._first_line()
         if not line.startswith(b"ready "):
             self.process.kill()
@@ -51,10 +56,12 @@ class RecorderProcess:
         raise AssertionError("no VmRSS")
 
 
-def start(address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start(
+    address: str, *arguments: str, stdin: int = subprocess.DEVNULL, program: Sequence[str] = FRZMQ
+) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, (PACKAGE_PARENT, os.environ.get("PYTHONPATH", ""))))
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "frzmq", "recorder", "--listen", address, *arguments],
+        [sys.executable, "-P", *program, "recorder", "--listen", address, *arguments],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,9 +71,12 @@ def start(address: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> sub
 
 
 @contextlib.contextmanager
-def recorder_process(address: str, *arguments: str) -> Iterator[RecorderProcess]:
+def recorder_process(address: str, *arguments: str, program: Sequence[str] = FRZMQ) -> Iterator[RecorderProcess]:
     """``address``: ``tcp`` stands for three ports of the system's choice."""
-    recorder = _on_tcp(*arguments) if address == "tcp" else RecorderProcess(address, *arguments)
+    if address == "tcp":
+        recorder = _on_tcp(*arguments, program=program)
+    else:
+        recorder = RecorderProcess(address, *arguments, program=program)
     try:
         yield recorder
     finally:
@@ -81,11 +91,11 @@ def recorder_process(address: str, *arguments: str) -> Iterator[RecorderProcess]
                 stream.close()
 
 
-def _on_tcp(*arguments: str) -> RecorderProcess:
+def _on_tcp(*arguments: str, program: Sequence[str]) -> RecorderProcess:
     """Tries again when somebody was given one of its ports in the meantime."""
     for _ in range(20):
         try:
-            return RecorderProcess(f"tcp://127.0.0.1:{_free_ports()}", *arguments)
+            return RecorderProcess(f"tcp://127.0.0.1:{_free_ports()}", *arguments, program=program)
         except AssertionError as error:
             if "Address already in use" not in str(error):
                 raise

@@ -9,6 +9,7 @@ import pytest
 
 from frzmq.config import RecorderConfig
 from frzmq.recorder.events import (
+    Answer,
     ForgetTracer,
     FrameReceived,
     Input,
@@ -284,14 +285,51 @@ def test_machine_gaps_are_bounded_and_the_oldest_given_up() -> None:
     assert decode_message(encode_message(ack.message)) == ack.message
 
 
-def test_machine_silent_tracer_is_sealed_and_comes_back() -> None:
+@pytest.mark.parametrize("lock", [True, False])
+def test_machine_silent_tracer_goes_on_where_it_was(lock: bool) -> None:
     bench = Bench()
-    peer = Peer(bench)
+    peer = Peer(bench, lock=lock)
     peer.open(1)
+    peer.records(0, 2)
     bench.tick(5 * S)
-    assert [g.seal for g in bench.sealed()] == [Seal.SILENCE]
-    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1))) == [peer.say(Advance(2))]
+    bench.tick(55 * S)
+    assert bench.machine.status(bench.now).tracers[0].state == "silent"
+    assert bench.sealed() == ()
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 2))) == [peer.say(Advance(2))]
     assert bench.machine.status(bench.now).tracers[0].state == "live"
+    # what it had recorded before it was suspended, and not sent
+    peer.records(2, 3)
+    peer.end(2, 0, 5)
+    assert [(g.seal, g.complete, g.records, g.lost) for g in bench.sealed()] == [(Seal.END_MARK, True, 5, 0)]
+    assert bench.machine.status(bench.now).tracers[0].late == 0
+
+
+def test_machine_silent_tracer_without_a_lock_is_forgotten_once_all_of_it_is_too_old() -> None:
+    bench = Bench()
+    held, unknown = Peer(bench, b"h"), Peer(bench, b"u", lock=False)
+    for peer in (held, unknown):
+        peer.open(1)
+        peer.records(0, 2)
+    bench.tick(5 * S)
+    bench.tick(60 * S - 1)
+    assert [t.open for t in bench.machine.status(bench.now).tracers] == [2, 2]
+    bench.tick(1)
+    assert [t.uuid for t in bench.machine.status(bench.now).tracers] == [held.hello.uuid]
+
+
+def test_machine_snapshot_has_what_is_open_of_a_silent_tracer_and_names_it() -> None:
+    bench = Bench()
+    peer = Peer(bench, lock=False)
+    peer.open(1)
+    peer.records(0, 2)
+    bench.tick(5 * S)
+    (write,) = bench.ask(SnapshotRequest(1))
+    assert isinstance(write, WriteSnapshot)
+    assert write.missing == ("svc[42]",)
+    (stream,) = write.view.streams
+    assert (stream.state, stream.answer) == (State.SILENT, Answer.MISSING)
+    assert [(g.seal, g.complete, g.records) for g in stream.sealed] == [(Seal.STUCK, False, 2)]
+    assert bench.machine.status(bench.now).tracers[0].open == 2
 
 
 def test_machine_frames_of_a_dead_tracer_under_way_are_taken() -> None:
@@ -508,5 +546,6 @@ def test_machine_generation_without_its_opening_is_never_whole() -> None:
     peer.generation, peer.tseq = 1, 1
     peer.records(0, 2)
     peer.end(1, 0, 2)
-    bench.tick(5 * S)
-    assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.SILENCE, False)]
+    bench.give(TracerDied(b"p" * 16))
+    bench.tick(100 * MS)
+    assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.DEATH, False)]

@@ -94,7 +94,7 @@ class Bench:
         return taken
 
     def record(self, chunk: int = 0, *, final: bool = False) -> None:
-        piece = Slice(chunk, chunk + 1, 128, 4, 1, self.next_index, 2, self.now, self.now, b"body", final)
+        piece = Slice(chunk, chunk + 1, 128, 4, 1, self.next_index, 2, self.now - 2, self.now, b"body", final)
         self.published.append(piece)
         self.next_index += 2
 
@@ -201,6 +201,7 @@ def test_machine_gap_that_was_overwritten_is_filled_and_told(joined: Bench) -> N
     joined.ack(4, (3, 4))
     (again,) = joined.sent()
     assert (again.header.tseq, again.header.count, again.body) == (3, 0, b"")
+    assert again.header.last_ns == again.header.base_ns
     assert joined.machine.lost_records == 2
     joined.give(LinkReceived(Advance(2)))
     end = joined.sent()[0]
