@@ -52,6 +52,7 @@ from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
+    MAX_GENERATION,
     Ack,
     Advance,
     Hello,
@@ -70,7 +71,6 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import choose_version
 
 MAX_TRACERS = 4096
-MAX_GENERATION = 1 << 62
 MAX_ERRORS = 64
 ACK_EVERY_BYTES = 256 << 10
 ACK_DELAY_NS = 50_000_000
@@ -245,7 +245,10 @@ class RecorderMachine:
 
     def _proven(self, header: Header) -> Tracer | None:
         tracer = self._current.get(header.uuid)
-        if tracer is None or (tracer.hello.incarnation, tracer.nonce) == (header.incarnation, header.nonce):
+        if tracer is None:
+            return None
+        if (tracer.hello.incarnation, tracer.nonce) == (header.incarnation, header.nonce):
+            tracer.has_nonce = True
             return tracer
         tracer.stream.count_rejected(header)
         return None
@@ -335,8 +338,9 @@ class RecorderMachine:
 
     def _hello(self, peer: bytes, hello: Hello, now_ns: int) -> None:
         known = self._current.get(hello.uuid)
-        reason = self._why_not(known, hello)
+        reason = self._why_not(known, peer, hello)
         if reason:
+            self._rejected_frames += 1
             self._out.append(SendLink(peer, Reject(reason)))
         elif known is not None and known.hello.incarnation == hello.incarnation:
             self._know_peer(known, peer)
@@ -355,13 +359,15 @@ class RecorderMachine:
                     self._leave(known, State.GONE)
             self._join(peer, hello, now_ns)
 
-    def _why_not(self, known: Tracer | None, hello: Hello) -> str:
+    def _why_not(self, known: Tracer | None, peer: bytes, hello: Hello) -> str:
         try:
             choose_version(hello.wire_oldest, hello.wire_newest)
         except WireError as error:
             return str(error)
         if hello.generation >= MAX_GENERATION:
             return f"hello: wanted a generation below {MAX_GENERATION}, got {hello.generation}"
+        if known is not None and peer != known.peer and not known.is_proven_by(hello):
+            return f"hello: wanted the nonce of tracer {hello.uuid.hex()[:8]}, which joined on another connection"
         if known is not None and hello.incarnation < known.hello.incarnation:
             return f"hello: wanted incarnation {known.hello.incarnation} or later of tracer {hello.uuid.hex()[:8]}, got {hello.incarnation}"
         if known is None and len(self._tracers) >= MAX_TRACERS:
@@ -396,6 +402,7 @@ class RecorderMachine:
         self._welcome(tracer)
 
     def _rejoin(self, tracer: Tracer, hello: Hello, now_ns: int) -> None:
+        tracer.has_nonce |= hello.nonce == tracer.nonce
         tracer.hello = hello
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
@@ -665,6 +672,11 @@ class RecorderMachine:
     def silent(self) -> list[Tracer]:
         """Not heard of for long; what is open of them may go on."""
         return [t for t in self._tracers.values() if t.state is State.SILENT]
+
+    @property
+    def tracers(self) -> int:
+        """That are known, whatever their state."""
+        return len(self._tracers)
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)

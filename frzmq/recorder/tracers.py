@@ -42,6 +42,8 @@ class Tracer:
     """Its buffer file is being read; no longer than this is waited for that."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
     watched: bool = False
+    has_nonce: bool = False
+    """It has shown it: the welcome was not lost."""
     unacknowledged_bytes: int = 0
     ack_now: bool = False
     shared_advance_ns: int | None = None
@@ -50,6 +52,10 @@ class Tracer:
     @property
     def name(self) -> str:
         return f"{self.hello.service[:200]}[{self.hello.pid}]"
+
+    def is_proven_by(self, hello: Hello) -> bool:
+        """Whether it can be the same that says hello on another connection. Until it has shown its nonce it may have that with which it came."""
+        return hello.nonce == self.nonce or (not self.has_nonce and hello.nonce == self.hello.nonce)
 
     @property
     def dying(self) -> bool:

@@ -46,6 +46,7 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.guard import Guard, descriptors, give_back_memory, rss_bytes
 from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
@@ -102,6 +103,8 @@ class WorkerStats:
     """Messages whose receiver was gone, or read too slowly."""
     faults: int
     """Errors of our own: each is a bug."""
+    cuts: int
+    """Times that all connections were closed, for want of memory or descriptors."""
     spools: SpoolStats
 
 
@@ -141,6 +144,12 @@ class Worker:
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
+        self._guard = Guard(
+            config.max_bytes + 2 * config.max_generation_bytes,
+            memory=rss_bytes,
+            descriptors=partial(descriptors, self._wake_fd),
+            give_back=give_back_memory,
+        )
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
@@ -225,13 +234,25 @@ class Worker:
         with self._faultless("status"):
             while not self._status_asked.empty():
                 self._status_asked.get_nowait().set_result(self._machine.status(now_ns))
+        with self._faultless("guard"):
+            problem = self._guard.why_cut(self._machine.tracers, now_ns)
+            if problem:
+                self._cut_off(problem)
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
                 self._give(Tick(), now_ns)
 
+    def _cut_off(self, problem: str) -> None:
+        """Everybody: who of them it was, zmq does not say."""
+        closed = self._sockets.close_connections()
+        self._machine.note_error(f"{problem}: all connections were closed")
+        if self._guard.cuts & (self._guard.cuts - 1) == 0:
+            log(f"{problem}: closed all {closed} connections ({self._guard.cuts})")
+
     def _timeout_ms(self, now_ns: int) -> int:
         wanted = (
+            self._guard.deadline_ns(),
             self._machine.deadline_ns(),
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),
@@ -360,7 +381,13 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         return WorkerStats(
-            self._turns, self._frames, self._frame_bytes, self._unsent, self._faults, self._spools.stats()
+            self._turns,
+            self._frames,
+            self._frame_bytes,
+            self._unsent,
+            self._faults,
+            self._guard.cuts,
+            self._spools.stats(),
         )
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ It never raises into the program: a fault of its own ends it, is counted, and tu
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import threading
@@ -144,6 +145,8 @@ class AgentStats:
     refused: int
     """Frames, each time that the data socket did not take one."""
     errors: int
+    ignored: int
+    """Messages that no honest recorder says."""
     error: str
     """The last fault of the agent, or why the recorder stopped this tracer."""
     cpu_ns: int
@@ -171,6 +174,8 @@ class Agent:
         self._watch = watch
         self._reports: deque[Report | LinesWanted] = deque(maxlen=MAX_REPORTS)
         self._report_ids = count(1)
+        self._unanswered: deque[int] = deque(maxlen=MAX_REPORTS)
+        """Ids of those that were sent: nobody else is to write into the program's log."""
         self._refresh_ns = 0
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
@@ -184,7 +189,7 @@ class Agent:
         self._until_ns: int | None = None
         self._sockets: AgentSockets | None = None
         self._broken = False
-        self._errors = 0
+        self._errors = self._ignored = 0
         self._error = ""
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
@@ -289,6 +294,7 @@ class Agent:
             frame_bytes=self._frame_bytes,
             refused=self._refused,
             errors=self._errors,
+            ignored=self._ignored + machine.ignored,
             error=self._error or machine.error,
             cpu_ns=self._cpu_ns,
         )
@@ -367,7 +373,9 @@ class Agent:
     def _watch_over(self) -> None:
         """Reports what the triggers found, once there is a recorder to tell."""
         while self._reports and self._machine.state in (State.RECORDING, State.CLOSED) and self._machine.joined:
-            self._send(self._reports.popleft())
+            report = self._reports.popleft()
+            self._unanswered.append(report.id)
+            self._send(report)
         now_ns = monotonic_ns()
         if now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
@@ -397,9 +405,13 @@ class Agent:
             self._note(error)
             return
         match message:
+            case Reported() | Lines() if message.id not in self._unanswered:
+                self._ignored += 1
             case Reported():
+                self._unanswered.remove(message.id)
                 warn(message.path, message.reason, message.error)
             case Lines():
+                self._unanswered.remove(message.id)
                 give_back(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
                 if isinstance(message, Welcome) and message.triggers:
@@ -437,9 +449,10 @@ class Agent:
                 return SlicesRead(tuple(self._buffer.read(piece) for piece in slices))
             case ReadStrings():
                 return StringsRead(self._buffer.strings_from_start())
-            case SendHello(incarnation, generation):
-                hello = self._hello(incarnation, generation)
-                self.lock.say(encode_message(hello))
+            case SendHello():
+                hello = self._hello(instruction)
+                # whoever may read the file is not to speak for this tracer
+                self.lock.say(encode_message(dataclasses.replace(hello, nonce=0)))
                 self._send(hello)
             case SendHeartbeat():
                 self._send(self._heartbeat(instruction))
@@ -494,18 +507,18 @@ class Agent:
             clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
         )
 
-    def _hello(self, incarnation: int, generation: int) -> Hello:
+    def _hello(self, said: SendHello) -> Hello:
         identity, clocks = self._identity, Clocks.now()
         directory, path = self._endpoints.directory, self._buffer.path
         shared = directory is not None and path is not None and os.path.dirname(path) == directory
         return Hello(
             uuid=identity.uuid,
-            incarnation=incarnation,
+            incarnation=said.incarnation,
             wire_oldest=OLDEST_WIRE_VERSION,
             wire_newest=WIRE_VERSION,
             pid=identity.pid,
             service=identity.service,
-            generation=generation,
+            generation=said.generation,
             parent_pid=identity.parent_pid,
             host=identity.host,
             machine=identity.machine,
@@ -518,6 +531,7 @@ class Agent:
             monotonic_ns=clocks.monotonic_ns,
             boottime_ns=clocks.boottime_ns,
             wall_ns=clocks.wall_ns,
+            nonce=said.nonce,
         )
 
     def _heartbeat(self, beat: SendHeartbeat) -> TracerHeartbeat:

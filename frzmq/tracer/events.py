@@ -134,6 +134,8 @@ Event: TypeAlias = (
 class SendHello:
     incarnation: int
     generation: int
+    nonce: int = 0
+    """Of the last welcome; 0: there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ lose messages and have aborted the receiver; the link has heartbeats of its own.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ import zmq
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints
+from frzmq.transport.connections import close_accepted
 from frzmq.wire.batch import MAX_FRAME_BYTES
 from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
@@ -113,17 +113,12 @@ def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM) -> Socket:
 
 
 def dealer_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
-    """A tracer's link, connected, with an identity that nobody else has."""
+    """A tracer's link, connected. The ROUTER gives each of its connections a name: one of our own, taken along to the next connection, would be unheard
+    there for as long as the former one seems to stand."""
     socket = _socket(context, zmq.DEALER, hwm, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.IDENTITY, _identity())
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.connect(endpoint)
     return socket
-
-
-def _identity() -> bytes:
-    """Of one connection alone: a shared one lets a second peer take the replies, or never get any. The first byte must not be zero."""
-    return b"f" + os.urandom(16)
 
 
 def router_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
@@ -264,7 +259,6 @@ class ClientSocket:
     def __init__(self, endpoint: str) -> None:
         self._context = new_context()
         self._dealer = _socket(self._context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
-        self._dealer.setsockopt(zmq.IDENTITY, _identity())
         self._monitor = self._dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._connected = False
         self._dealer.connect(endpoint)
@@ -296,6 +290,7 @@ class RecorderSockets:
 
     def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM) -> None:
         self._context = new_context()
+        self._endpoints = endpoints
         self._sockets: list[Socket] = []
         self._closed = False
         try:
@@ -319,6 +314,10 @@ class RecorderSockets:
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
+
+    def close_connections(self) -> int:
+        """Those of all peers; the sockets listen on. Returns how many."""
+        return close_accepted(self._endpoints)
 
     def poll(self, timeout_ms: int) -> set[Socket | int]:
         """What is ready: the sockets, and the watched file descriptors."""

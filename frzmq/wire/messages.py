@@ -30,6 +30,8 @@ from frzmq.wire.fields import (
 MAX_CHUNK_BYTES: Final = 256 << 10
 MAX_GAPS: Final = 1024
 MAX_LINES: Final = 200
+MAX_GENERATION: Final = 1 << 62
+"""No honest peer gets there: neither side follows the other to it."""
 
 
 # --- link, tracer to recorder
@@ -64,6 +66,8 @@ class Hello:
     monotonic_ns: int = unsigned(64, 0)
     boottime_ns: int = unsigned(64, 0)
     wall_ns: int = unsigned(64, 0)
+    nonce: int = unsigned(64, 0)
+    """Of the last Welcome: proves on another connection that it is the same tracer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ who is stopped, and that nobody else is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -362,6 +363,9 @@ class RecorderModel(RuleBasedStateMachine):
         if k is None or not _seldom(data):
             return
         tracer.peer = k.peer = tracer.peer + b"'"
+        if tracer.tseq or data.draw(st.booleans()):
+            # else the welcome was lost on the way
+            tracer.proof = tracer.nonce
         tracer.ended = False
         if k.state == "stopped":
             self._say(k, Stop(k.error, max(k.rejoin_at - self.now, 1)))
@@ -381,6 +385,7 @@ class RecorderModel(RuleBasedStateMachine):
         marks = tracer.marks  # type: ignore[attr-defined]
         fresh = Tracer(tracer.uuid[0], tracer.end_marks, 0)
         fresh.incarnation, fresh.peer, fresh.marks = tracer.incarnation + 1, tracer.peer + b"+", dict(marks)  # type: ignore[attr-defined]
+        fresh.proof = tracer.nonce if tracer.tseq else tracer.proof
         if k.state == "stopped" and self.now < k.rejoin_at:
             self.expected.append(SendLink(fresh.peer, Stop(k.error, k.rejoin_at - self.now)))
             self.give(LinkReceived(fresh.peer, fresh.hello()))
@@ -397,6 +402,15 @@ class RecorderModel(RuleBasedStateMachine):
         tracer = self._pick(data)
         k = self.known.get(tracer.uuid)
         hello = Hello(tracer.uuid, 0, 1, 1, 7, "svc", 0) if k is not None else Hello(tracer.uuid, 1, 9, 9, 7, "svc", 0)
+        self.expected.append(SendLink(b"other", Reject("any")))
+        self.give(LinkReceived(b"other", hello))
+
+    @rule(data=st.data(), step=st.integers(0, 2))
+    def a_stranger_with_its_uuid_is_turned_away(self, data: st.DataObject, step: int) -> None:
+        tracer = self._pick(data)
+        if tracer.uuid not in self.known:
+            return
+        hello = dataclasses.replace(tracer.hello(), nonce=1, incarnation=tracer.incarnation + step)
         self.expected.append(SendLink(b"other", Reject("any")))
         self.give(LinkReceived(b"other", hello))
 

@@ -34,13 +34,16 @@ class Tracer:
         self.pipe: list[int] = []
         self.lost: list[int] = []
         self.sent: dict[int, tuple[Header, bytes]] = {}
-        self.nonce = 0
+        self.nonce = self.proof = 0
+        """Of the last welcome; and of the last that came."""
         self.open = False
         self.ended = False
         """It said goodbye: nothing more comes before another hello."""
 
     def hello(self) -> Hello:
-        return Hello(self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True)
+        return Hello(
+            self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True, nonce=self.proof
+        )
 
     def make(self, kind: BatchType, now: int, body: bytes = b"", **fields: int) -> None:
         self.tseq += 1

@@ -161,7 +161,7 @@ class Oracle:
     def hello(self, now: int) -> list[Any]:
         self.hello_at = now + self.hello_wait
         self.hello_wait = min(2 * self.hello_wait, ENDING_HELLO_NS if self.ending else MAX_HELLO_NS)
-        return [ev.SendHello(self.incarnation, self.generation)]
+        return [ev.SendHello(self.incarnation, self.generation, self.nonce)]
 
     def on_ticked(self, _event: Any, now: int) -> list[Any]:
         if self.state == "greeting" and now >= self.hello_at:
@@ -235,6 +235,7 @@ class Oracle:
 
     def welcome(self, welcome: Welcome, now: int) -> list[Any]:
         out: list[Any] = []
+        self.nonce = welcome.nonce
         if self.session == (welcome.boot_id, welcome.nonce):
             self.wanted = max(self.wanted, welcome.generation)
         else:
@@ -260,6 +261,8 @@ class Oracle:
         return out
 
     first_sent: set[int] = field(default_factory=set)
+    nonce: int = 0
+    """The nonce of the last welcome."""
     kept_from: int = 0
     """Openings of earlier generations are forgotten: all of those was acknowledged once."""
 

@@ -144,6 +144,53 @@ def test_machine_hello_of_another_wire_version_is_rejected() -> None:
     assert said.message == Reject("no common wire version: wanted one of 1..1, the peer speaks 7..9")
 
 
+def rejected(said: list[Instruction]) -> list[str]:
+    return [i.message.reason for i in said if isinstance(i, SendLink) and isinstance(i.message, Reject)]
+
+
+@pytest.mark.parametrize("incarnation", [1, 2, (1 << 32) - 1])
+@pytest.mark.parametrize("ended", ["live", "silent", "stopped", "gone"])
+def test_machine_hello_of_a_known_uuid_from_a_stranger_takes_nothing_over(incarnation: int, ended: str) -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    bench.give(FrameReceived(peer.batch(BatchType.OPEN, b"opening", generation=1)))
+    match ended:
+        case "silent":
+            bench.tick(60 * S)
+        case "stopped":
+            bench.give(FrameReceived(peer.batch(BatchType.FLUSH, generation=1) + b"tail"))
+            bench.now += 3600 * S
+        case "gone":
+            bench.give(FrameReceived(peer.batch(BatchType.GOODBYE, generation=1)))
+        case _:
+            pass
+    for nonce in (0, peer.nonce + 1):
+        stranger = dataclasses.replace(peer.hello, incarnation=incarnation, nonce=nonce)
+        (reason,) = rejected(bench.give(LinkReceived(b"x", stranger)))
+        assert (
+            reason
+            == f"hello: wanted the nonce of tracer {peer.hello.uuid.hex()[:8]}, which joined on another connection"
+        )
+    assert bench.machine.status(bench.now).rejected_frames == 2
+    (status,) = bench.machine.status(bench.now).tracers
+    assert status.state == ended
+    again = bench.give(LinkReceived(b"q", dataclasses.replace(peer.hello, nonce=peer.nonce)))
+    assert rejected(again) == []
+    assert {i.peer for i in again if isinstance(i, SendLink)} == {b"q"}
+
+
+def test_machine_hello_whose_welcome_was_lost_is_welcomed_on_the_next_connection() -> None:
+    bench = Bench()
+    peer = Peer(bench, nonce=77)  # of the recorder before this one
+    for connection in (b"2", b"3"):
+        assert rejected(bench.give(LinkReceived(connection, peer.hello))) == []
+    assert len(rejected(bench.give(LinkReceived(b"x", dataclasses.replace(peer.hello, nonce=78))))) == 1
+    bench.give(FrameReceived(peer.batch(BatchType.OPEN, b"opening", generation=1)))
+    # it has the welcome: from now on that counts
+    assert len(rejected(bench.give(LinkReceived(b"4", peer.hello)))) == 1
+    assert rejected(bench.give(LinkReceived(b"4", dataclasses.replace(peer.hello, nonce=peer.nonce)))) == []
+
+
 def test_machine_hello_with_a_generation_near_the_end_is_rejected() -> None:
     (said,) = Bench().give(LinkReceived(b"p", Hello(b"u" * 16, 1, 1, 1, 42, "svc", (1 << 64) - 1)))
     assert isinstance(said, SendLink) and isinstance(said.message, Reject)

@@ -262,13 +262,13 @@ def test_machine_stop_without_rejoin_stays_stopped(joined: Bench) -> None:
 def test_machine_stop_with_rejoin_comes_back_as_the_next_incarnation(joined: Bench) -> None:
     joined.give(LinkReceived(Stop("malformed", 50 * MS)))
     assert joined.tick(49) == []
-    assert joined.tick(1) == [SendHello(2, 1)]
+    assert joined.tick(1) == [SendHello(2, 1, 7)]
     assert ResumeRecording() in joined.join(2, nonce=9)
     assert {(b.header.incarnation, b.header.nonce) for b in joined.sent()} == {(2, 9)}
 
 
 def test_machine_silence_greets_again_and_the_same_welcome_goes_on(joined: Bench) -> None:
-    assert joined.tick(5000) == [SendHello(1, 1)]
+    assert joined.tick(5000) == [SendHello(1, 1, 7)]
     joined.record()
     assert joined.tick(10) == []
     joined.join(1)

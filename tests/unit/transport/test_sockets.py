@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from frzmq.transport.sockets import (
     dealer_socket,
     new_context,
     receive_all,
+    send_now,
     send_to,
 )
 from frzmq.wire.codec import MAX_MESSAGE_BYTES
@@ -193,3 +195,54 @@ def test_context_without_descriptors_for_its_sockets_is_an_error_that_leaves_not
     for fd in opened:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_close_connections_ends_every_peer_and_they_come_back(
+    recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
+) -> None:
+    context = new_context()
+    dealer = dealer_socket(context, endpoints.link)
+    until(lambda: tracer.send_batch(b"before"))
+    until(lambda: send_now(dealer, b"asks"))
+    assert receive(recorder) == b"before"
+    until(lambda: recorder.link in recorder.poll(100))
+    (asked,) = receive_all(recorder.link)
+    # both sockets of the tracer, and the other's
+    assert recorder.close_connections() == 3
+    assert recorder.close_connections() <= 3
+    # what is sent before the end is noticed is lost
+    until(lambda: tracer.send_batch(b"after") and recorder.pull in recorder.poll(50))
+    assert receive(recorder) == b"after"
+    until(lambda: send_now(dealer, b"asks again") and recorder.link in recorder.poll(50))
+    (again,) = receive_all(recorder.link)
+    # another connection has another name: what is still said to the former goes nowhere
+    assert again[1] == b"asks again"
+    assert again[0] != asked[0]
+    assert send_to(recorder.link, asked[0], b"too late") is None
+    assert close_all(context, [dealer], 0)
+
+
+def test_close_connections_leaves_whole_messages_that_wait(recorder: RecorderSockets, tracer: TracerSockets) -> None:
+    until(lambda: tracer.send_batch(b"whole"))
+    until(lambda: recorder.pull in recorder.poll(100))
+    recorder.close_connections()
+    assert receive(recorder) == b"whole"
+
+
+def test_close_connections_on_tcp_leaves_those_of_others_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as mine:
+        accepted, _ = server.accept()
+        with accepted:
+            context = new_context()
+            probe = context.socket(8)
+            port = probe.bind_to_random_port("tcp://127.0.0.1", min_port=20000, max_port=60000)
+            assert close_all(context, [probe], 0)
+            recorder = RecorderSockets(parse_address(f"tcp://127.0.0.1:{port}"))
+            tracer = TracerSockets(parse_address(f"tcp://127.0.0.1:{port}"))
+            until(lambda: tracer.send_batch(b"frame"))
+            assert receive(recorder) == b"frame"
+            assert recorder.close_connections() == 2
+            mine.sendall(b"still here")
+            assert accepted.recv(10) == b"still here"
+            assert tracer.close(0)
+            assert recorder.close(0)
