@@ -27,6 +27,7 @@ from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
 from frzmq.errors import ConfigError, WireError, os_error_text
+from frzmq.recorder.door import Door, some_free
 from frzmq.recorder.events import (
     FindLines,
     ForgetTracer,
@@ -150,6 +151,7 @@ class Worker:
             descriptors=partial(descriptors, self._wake_fd),
             give_back=give_back_memory,
         )
+        self._door = Door(sockets.gate(), sockets.watch, sockets.unwatch, partial(some_free, self._wake_fd))
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
@@ -209,6 +211,9 @@ class Worker:
                 os.read(self._wake_fd, 4096)
         if self._parent_fd is not None and self._parent_fd in ready:
             self._read_parent(self._parent_fd)
+        with self._faultless("door"):
+            if self._door.turn(ready, time.monotonic_ns()):
+                self._machine.note_error("no file descriptors for more connections: wanted more of them (LimitNOFILE=)")
         with self._faultless("link"):
             if self._sockets.link in ready:
                 self._drain_link()
@@ -253,6 +258,7 @@ class Worker:
     def _timeout_ms(self, now_ns: int) -> int:
         wanted = (
             self._guard.deadline_ns(),
+            self._door.deadline_ns(),
             self._machine.deadline_ns(),
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),

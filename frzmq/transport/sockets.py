@@ -8,6 +8,7 @@ lose messages and have aborted the receiver; the link has heartbeats of its own.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ import zmq
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.connections import close_accepted
+from frzmq.transport.gate import Gate
 from frzmq.wire.batch import MAX_FRAME_BYTES
 from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
@@ -318,6 +320,10 @@ class RecorderSockets:
     def close_connections(self) -> int:
         """Those of all peers; the sockets listen on. Returns how many."""
         return close_accepted(self._endpoints)
+
+    def gate(self) -> Gate:
+        """Of its listeners."""
+        return Gate(self._endpoints)
 
     def poll(self, timeout_ms: int) -> set[Socket | int]:
         """What is ready: the sockets, and the watched file descriptors."""
