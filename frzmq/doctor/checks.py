@@ -14,7 +14,7 @@ Level: TypeAlias = Literal["ok", "warning", "problem"]
 MEMORY_KINDS: Final = ("tmpfs", "ramfs")
 DOCKER_SHM_BYTES: Final = 64 << 20
 FEW_FILES: Final = 1024
-"""Below it a recorder soon has none left, and zmq ends the process."""
+"""Below it a recorder soon has none left, and lets nobody in."""
 MANY_FILES: Final = 4096
 RECORDER_BYTES: Final = 128 << 20
 """Of a recorder, beside what its ring holds (docs/running.md)."""

@@ -27,6 +27,7 @@ from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
 from frzmq.errors import ConfigError, ControlCode, WireError, os_error_text
+from frzmq.recorder.door import Door, some_free
 from frzmq.recorder.events import (
     FindLines,
     ForgetTracer,
@@ -158,6 +159,7 @@ class Worker:
             descriptors=partial(descriptors, self._wake_fd),
             give_back=give_back_memory,
         )
+        self._door = Door(sockets.gate(), sockets.watch, sockets.unwatch, partial(some_free, self._wake_fd))
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
@@ -228,6 +230,9 @@ class Worker:
             self._read_parent(self._parent_fd)
         if self._keys is not None:
             self._look_at_keys(self._keys, time.monotonic_ns())
+        with self._faultless("door"):
+            if self._door.turn(ready, time.monotonic_ns()):
+                self._machine.note_error("no file descriptors for more connections: wanted more of them (LimitNOFILE=)")
         with self._faultless("link"):
             if self._sockets.link in ready:
                 self._drain_link()
@@ -277,6 +282,7 @@ class Worker:
     def _timeout_ms(self, now_ns: int) -> int:
         wanted = (
             self._guard.deadline_ns(),
+            self._door.deadline_ns(),
             self._machine.deadline_ns(),
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),
@@ -510,7 +516,7 @@ def run_recorder(
     raise_file_limit()
     with _locked(endpoints):
         _store_what_is_left(config, endpoints.directory, siblings=siblings)
-        sockets = RecorderSockets(endpoints, gate=keys)
+        sockets = RecorderSockets(endpoints, admission=keys)
         try:
             worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd, keys=keys)
             try:

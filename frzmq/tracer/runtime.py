@@ -135,13 +135,13 @@ class _Runtime:
             try:
                 self._begin()
             except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
-                before, self.error = self.error, f"{type(error).__name__}: {error}"
+                self.error = f"{type(error).__name__}: {error}"
                 self.discard()
-                if self.error != before:
-                    warn_not_recorded(self.error)
                 if isinstance(error, OSError) and error.errno in NO_DESCRIPTORS:
                     self.retry_ns = monotonic_ns() + RETRY_NS
                     self.arm()
+                else:
+                    warn_not_recorded(self.error)
             finally:
                 self.beginning = False
             return self.buffer

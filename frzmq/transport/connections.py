@@ -20,16 +20,16 @@ _MOST_DESCRIPTORS: Final = 1 << 16
 
 def close_accepted(endpoints: Endpoints) -> int:
     """Shuts down what this process has accepted at ``endpoints``; returns how many. zmq sees the end of each, and closes it."""
-    places = _places(endpoints)
-    return sum(_shut_down(fd, places) for fd in _open_descriptors())
+    wanted = places(endpoints)
+    return sum(_shut_down(fd, wanted) for fd in _open_descriptors())
 
 
 def close_connection(fd: int, endpoints: Endpoints) -> bool:
     """The same for one, if it is one of these. A number may be another file's by now: that is left alone."""
-    return _shut_down(fd, _places(endpoints))
+    return _shut_down(fd, places(endpoints))
 
 
-def _places(endpoints: Endpoints) -> frozenset[str | int]:
+def places(endpoints: Endpoints) -> frozenset[str | int]:
     """What `getsockname` says of them: the path, or the port."""
     every = (endpoints.data, endpoints.link, endpoints.control)
     if endpoints.directory is not None:

@@ -22,6 +22,7 @@ import zmq.utils.z85
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.connections import close_accepted, close_connection
+from frzmq.transport.gate import Gate
 from frzmq.transport.keys import ClientKey, KeyPair
 from frzmq.transport.zap import ZAP_ENDPOINT, Domain, zap_reply
 from frzmq.wire.batch import MAX_FRAME_BYTES
@@ -53,11 +54,16 @@ POLLIN: Final = int(zmq.POLLIN)
 POLLOUT: Final = int(zmq.POLLOUT)
 TransportError = zmq.ZMQError
 Again = zmq.Again
-_FAILED: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_HANDSHAKES: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | _FAILED | zmq.EVENT_DISCONNECTED
+_HANDSHAKES: Final = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
 
 
-class Gate(Protocol):
+class Admission(Protocol):
     """Whom the sockets of a recorder admit, by their public keys; asked at each handshake, and again for each message."""
 
     @property
@@ -137,9 +143,9 @@ def push_socket(context: Context, hwm: int = DATA_HWM) -> Socket:
     return socket
 
 
-def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM, gate: Gate | None = None) -> Socket:
+def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM, admission: Admission | None = None) -> Socket:
     """The recorder's data socket, bound. ``hwm`` counts frames of each connection. Raises ConfigError: in use, no such host."""
-    return _bind(_socket(context, zmq.PULL, hwm, MAX_FRAME_BYTES), endpoint, gate, Domain.RECORD)
+    return _bind(_socket(context, zmq.PULL, hwm, MAX_FRAME_BYTES), endpoint, admission, Domain.RECORD)
 
 
 def dealer_socket(context: Context, hwm: int = LINK_HWM) -> Socket:
@@ -150,17 +156,19 @@ def dealer_socket(context: Context, hwm: int = LINK_HWM) -> Socket:
     return socket
 
 
-def router_socket(context: Context, endpoint: str, domain: Domain, hwm: int, gate: Gate | None = None) -> Socket:
+def router_socket(
+    context: Context, endpoint: str, domain: Domain, hwm: int, admission: Admission | None = None
+) -> Socket:
     """The recorder's link or control socket, bound. MANDATORY: a send to a peer that is gone says so."""
     socket = _socket(context, zmq.ROUTER, hwm, MAX_TO_RECORDER_BYTES)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    return _bind(socket, endpoint, gate, domain)
+    return _bind(socket, endpoint, admission, domain)
 
 
-def _bind(socket: Socket, endpoint: str, gate: Gate | None, domain: Domain) -> Socket:
-    if gate is not None:
+def _bind(socket: Socket, endpoint: str, admission: Admission | None, domain: Domain) -> Socket:
+    if admission is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, gate.pair.secret.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, admission.pair.secret.encode())
         socket.setsockopt(zmq.ZAP_DOMAIN, domain.value.encode())
     try:
         socket.bind(endpoint)
@@ -273,20 +281,23 @@ class Connection:
             self.problem, self._failures = "", 0
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             name = self._key.name if self._key is not None else ""
-            self.problem = (
-                f"{self._endpoint} does not admit the key {name!r}: it is not known there, revoked, or of another role"
-            )
-            self._again_at = time.monotonic() + RETRY_REFUSED_S
-        elif event & _FAILED:
-            # one alone may be a recorder that ended meanwhile
+            self._refused(f"does not admit the key {name!r}: it is not known there, revoked, or of another role")
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self._refused(self._mismatch())
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            # libzmq tries again; one alone may be a recorder that ended meanwhile
             self._failures += 1
             if self._failures > 1:
-                why = (
-                    "it wants a key, and there is none here"
-                    if self._key is None
-                    else "it has another key than the key file says, or none"
-                )
-                self.problem = f"{self._endpoint} breaks off the handshake: {why}"
+                self.problem = f"{self._endpoint} {self._mismatch()}"
+
+    def _refused(self, why: str) -> None:
+        self.problem = f"{self._endpoint} {why}"
+        self._again_at = time.monotonic() + RETRY_REFUSED_S
+
+    def _mismatch(self) -> str:
+        if self._key is None:
+            return "breaks off the handshake: it wants a key, and there is none here"
+        return "breaks off the handshake: it has another key than the key file says, or none"
 
     def close(self) -> None:
         """The monitor; the socket is to be closed by its owner, with it."""
@@ -300,14 +311,14 @@ class TracerSockets:
         self._context = new_context()
         self._push = push_socket(self._context, hwm)
         self._dealer = dealer_socket(self._context)
+        pairs = ((self._push, endpoints.data), (self._dealer, endpoints.link))
         self._connections: tuple[Connection, ...] = ()
         if endpoints.directory is None:
-            pairs = ((self._push, endpoints.data), (self._dealer, endpoints.link))
             self._connections = tuple(Connection(socket, endpoint, key) for socket, endpoint in pairs)
         else:
             # whoever may enter the directory is admitted: there is no handshake to fail
-            self._push.connect(endpoints.data)
-            self._dealer.connect(endpoints.link)
+            for socket, endpoint in pairs:
+                socket.connect(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._dealer, zmq.POLLIN)
         self._wake_fd: int | None = None
@@ -420,33 +431,35 @@ class ClientSocket:
 class Received:
     parts: list[bytes]
     public: str
-    """The sender's key; "": the socket has no gate."""
+    """The sender's key; "": the sockets take anybody."""
 
 
 class RecorderSockets:
     """The three bound sockets of a recorder and one poller over them, in the hands of the one thread that made them.
 
-    With a ``gate`` they speak CURVE only, with those that it admits: whoever it admits no more is not heard, and its connection is closed.
+    With an ``admission`` they speak CURVE only, with those that it admits: whoever it admits no more is not heard, and its connection is closed.
     """
 
-    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, gate: Gate | None = None) -> None:
+    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, admission: Admission | None = None) -> None:
         self._context = new_context()
         self._endpoints = endpoints
         self._sockets: list[Socket] = []
         self._closed = False
-        self._gate = gate
+        self._admission = admission
         self._zap: Socket | None = None
         self._peers: dict[int, str] = {}
         """The public keys of those that were heard, by the file descriptors of their connections."""
         try:
-            if gate is not None:
+            if admission is not None:
                 _need_curve()
                 # it stands before there is a handshake to ask about
                 self._zap = self._own(_socket(self._context, zmq.REP, LINK_HWM, MAX_MESSAGE_BYTES))
                 self._zap.bind(ZAP_ENDPOINT)
-            self.pull = self._own(pull_socket(self._context, endpoints.data, hwm, gate))
-            self.link = self._own(router_socket(self._context, endpoints.link, Domain.RECORD, LINK_HWM, gate))
-            self.control = self._own(router_socket(self._context, endpoints.control, Domain.CONTROL, CONTROL_HWM, gate))
+            self.pull = self._own(pull_socket(self._context, endpoints.data, hwm, admission))
+            self.link = self._own(router_socket(self._context, endpoints.link, Domain.RECORD, LINK_HWM, admission))
+            self.control = self._own(
+                router_socket(self._context, endpoints.control, Domain.CONTROL, CONTROL_HWM, admission)
+            )
         except ConfigError:
             self.close(0)
             raise
@@ -469,6 +482,10 @@ class RecorderSockets:
         """Those of all peers; the sockets listen on. Returns how many."""
         return close_accepted(self._endpoints)
 
+    def gate(self) -> Gate:
+        """Of its listeners."""
+        return Gate(self._endpoints)
+
     def poll(self, timeout_ms: int) -> set[Socket | int]:
         """What is ready: the sockets, and the watched file descriptors. Handshakes are answered here."""
         ready = {ready for ready, _ in self._poller.poll(timeout_ms)}
@@ -480,11 +497,11 @@ class RecorderSockets:
 
     def _admit(self, domain: Domain, key: bytes) -> str:
         public: str = zmq.utils.z85.encode(key).decode("ascii")
-        return public if self._gate is not None and self._gate.admits(domain, public) else ""
+        return public if self._admission is not None and self._admission.admits(domain, public) else ""
 
     def receive(self, socket: Socket) -> list[Received]:
         """Up to 64 waiting messages of the link, or of control."""
-        if self._gate is None:
+        if self._admission is None:
             return [Received(parts, "") for parts in receive_all(socket)]
         domain = Domain.CONTROL if socket is self.control else Domain.RECORD
         received = []
@@ -497,7 +514,7 @@ class RecorderSockets:
     def frame_receiver(self) -> Callable[[], bytes]:
         """A call for the next part of the data socket; raises `Again` when none waits. Bound once: it runs for every frame."""
         receive, flags = self.pull.recv, zmq.DONTWAIT
-        if self._gate is None:
+        if self._admission is None:
             return lambda: receive(flags)
 
         def receive_admitted() -> bytes:
@@ -510,10 +527,10 @@ class RecorderSockets:
 
     def _sender(self, frame: zmq.Frame, domain: Domain) -> str | None:
         """Its public key; None: it is admitted no more, and is cut off."""
-        assert self._gate is not None
+        assert self._admission is not None
         public, fd = str(frame.get("User-Id")), int(frame.get(zmq.SRCFD))
         self._peers[fd] = public
-        if self._gate.admits(domain, public):
+        if self._admission.admits(domain, public):
             return public
         self._cut(fd)
         return None

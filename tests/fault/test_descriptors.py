@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.places import PlacedRecorder, ended, placed_recorder, started
+from support.peers import dealer_to
+from support.places import PlacedRecorder, ended, placed_recorder, started, with_limit
 from support.programs import DEADLINE_S, Program
+from support.recorder_process import _free_ports
 from support.servers import until
 
 from frzmq.control.client import ControlClient
+from frzmq.errors import ControlError
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import Level, validate
+from frzmq.transport.addresses import parse_address
+from frzmq.transport.sockets import Context, Socket, close_all, new_context
 
 FILES = """
     import os, resource
@@ -95,6 +101,19 @@ RUNS = """
     sys.stdin.readline()
     give(taken)
     frzmq.event("with")
+    print(frzmq.flush(20), flush=True)
+    sys.stdin.readline()
+"""
+HONEST = """
+    import sys
+    import frzmq
+
+    frzmq.start(service="honest", recorder=sys.argv[1])
+    for n in range(2000):
+        if n == 1000:
+            print(frzmq.flush(20), flush=True)
+            sys.stdin.readline()
+        frzmq.event("n", n=n)
     print(frzmq.flush(20), flush=True)
     sys.stdin.readline()
 """
@@ -202,3 +221,56 @@ def test_program_without_descriptors_whose_recorder_is_killed_joins_the_next(dir
             assert [event.name for event in opened.events] == ["with"]
             assert opened.ledger.duplicate == 0
             let_go(program)
+
+
+def connect_again_and_again(address: str, count: int) -> tuple[Context, list[Socket]]:
+    """So many peers that greet, say nothing, and come back whenever they are cut off."""
+    context = new_context()
+    endpoint = parse_address(address).control
+    return context, [dealer_to(context, endpoint) for _ in range(count)]
+
+
+def cpu_s(recorder: PlacedRecorder) -> float:
+    """Of all its threads, so far."""
+    fields = Path(f"/proc/{recorder.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_recorder_whose_descriptors_peers_take_lives_does_not_spin_and_serves_all_once_there_are_some(
+    directory: Path, tmp_path: Path, scheme: str
+) -> None:
+    address = str(directory) if scheme == "ipc" else f"tcp://127.0.0.1:{_free_ports()}"
+    said = ("wanted ", "no file descriptors")
+    with (
+        placed_recorder(with_limit(nofile=64), address, "--no-death-snapshots", said=said) as recorder,
+        started(tmp_path / "honest.py", HONEST, address) as program,
+        ControlClient(address) as client,
+    ):
+        assert program.line() == "True"
+        context, peers = connect_again_and_again(address, 60)
+        try:
+            until(lambda: any("descriptors" in error for error in asked(address)), "that it says so")
+            began, before = time.monotonic(), cpu_s(recorder)
+            # the attack has a length
+            time.sleep(2)
+            assert cpu_s(recorder) - before < 0.7 * (time.monotonic() - began)
+            assert recorder.process.poll() is None
+        finally:
+            close_all(context, peers, 0)
+        program.tell("more")
+        assert program.line() == "True"
+        until(lambda: [t.state for t in client.status().tracers] == ["live"], "the honest one")
+        opened = taken(recorder, tmp_path / "s.frz")
+        assert [event.attributes["n"] for event in opened.events] == [*range(2000)]
+        assert (opened.ledger.lost, opened.ledger.balanced) == (0, True)
+        let_go(program)
+
+
+def asked(address: str) -> tuple[str, ...]:
+    """Its errors; none, while it does not answer a newcomer."""
+    try:
+        with ControlClient(address) as client:
+            return client.status().errors
+    except ControlError:
+        return ()

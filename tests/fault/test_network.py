@@ -204,6 +204,14 @@ def test_cable_pulled_for_seconds_under_load_loses_nothing_and_a_snapshot_says_w
     check_cut(hosts, recorder, tmp_path, 3.0)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(180)
+def test_cable_pulled_for_longer_than_a_silence_loses_nothing(
+    hosts: tuple[Host, Host], recorder: RecorderProcess, tmp_path: Path
+) -> None:
+    check_cut(hosts, recorder, tmp_path, 14.0)
+
+
 def test_cut_that_does_not_fit_the_buffer_is_counted_to_the_last_record(
     hosts: tuple[Host, Host], recorder: RecorderProcess, tmp_path: Path
 ) -> None:
