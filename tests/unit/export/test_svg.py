@@ -200,3 +200,11 @@ def test_svg_hatches_are_bounded_and_counted(tmp_path: Path) -> None:
     picture = drawn(snapshot(tmp_path, stream))
     assert len(hatched(picture)) == MAX_HATCHED
     assert f"{len(stream.generations) - 1 - MAX_HATCHED} more such stretches" in words(picture)[-1]
+
+
+def test_svg_of_an_operation_hatches_only_what_is_lost_meanwhile(tmp_path: Path) -> None:
+    stream = Stream("web", 1).generation(1, [operation_begin(100, "a", 5), operation_end(200, 5)], at_ns=50)
+    stream.generation(2, [operation_begin(600, "b", 6), operation_end(900, 6)], at_ns=500, dropped={1: 3})
+    opened = snapshot(tmp_path, stream)
+    assert [title for title, *_ in hatched(drawn(opened, "b"))] == ["3 records dropped"]
+    assert hatched(drawn(opened, "a")) == []
