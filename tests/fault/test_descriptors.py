@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import time
@@ -102,6 +103,25 @@ RUNS = """
     frzmq.event("with")
     print(frzmq.flush(20), flush=True)
     sys.stdin.readline()
+"""
+EMBEDS = """
+    import os, resource, sys
+    import frzmq, frzmq.embedded, frzmq.flight
+    from frzmq.errors import StateError
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = take_all_but(int(sys.argv[1]))
+    try:
+        frzmq.start(service="few")
+    except StateError as error:
+        print(error, flush=True)
+    give(taken)
+    print(len(os.listdir("/proc/self/fd")), flush=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 3000), hard))
+    many = [os.dup(0) for _ in range(min(hard, 3000) - 100)]
+    flight = frzmq.start(service="many")
+    frzmq.event("with")
+    print(frzmq.flush(20), flight.stop(), len(many) > 1024, flush=True)
 """
 HONEST = """
     import sys
@@ -220,6 +240,22 @@ def test_program_without_descriptors_whose_recorder_is_killed_joins_the_next(dir
             assert [event.name for event in opened.events] == ["with"]
             assert opened.ledger.duplicate == 0
             let_go(program)
+
+
+@pytest.mark.parametrize("free", [2, 5])
+def test_program_that_cannot_start_a_recorder_of_its_own_hears_of_it_and_one_with_thousands_of_files_can(
+    tmp_path: Path, directory: Path, free: int
+) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2000:
+        pytest.skip("wants a hard limit of 2000 file descriptors")
+    variables = {"FRZMQ_RUNTIME_DIR": str(directory)}
+    with started(tmp_path / "few.py", FILES + EMBEDS, str(free), **variables) as program:
+        assert program.line().startswith("embedded recorder: wanted it to start, got ")
+        # the standard streams, and the one that looks
+        assert program.line() == "4"
+        assert program.line() == "True None True"
+        program.end()
+    assert list(directory.iterdir()) == []
 
 
 def connect_again_and_again(address: str, count: int) -> tuple[Context, list[Socket]]:
