@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.places import PlacedRecorder, ended, placed_recorder, started, with_limit
-from support.programs import DEADLINE_S, Program
+from support.places import PlacedRecorder, kill, placed_recorder, recorder_to_kill, started, with_limit
+from support.programs import Program
 from support.recorder_process import _free_ports
 from support.servers import until
 
@@ -217,8 +216,10 @@ def test_program_that_records_by_itself_begins_once_there_are_descriptors(
 
 def test_program_without_descriptors_whose_recorder_is_killed_joins_the_next(directory: Path, tmp_path: Path) -> None:
     where = (str(directory), "--no-death-snapshots")
-    first = PlacedRecorder((), *where)
-    with started(tmp_path / "few.py", FILES + RUNS, first.address) as program:
+    with (
+        recorder_to_kill(*where) as first,
+        started(tmp_path / "few.py", FILES + RUNS, first.address) as program,
+    ):
         assert program.line() == "True"
         program.tell("take all")
         assert program.line() == f"unreachable cannot connect to {first.address}: Too many open files"
@@ -226,9 +227,7 @@ def test_program_without_descriptors_whose_recorder_is_killed_joins_the_next(dir
         during = taken(first, tmp_path / "during.frz")
         assert [event.name for event in during.events] == ["before", "without"]
         assert (during.header.missing, during.ledger.lost) == ((), 0)
-        first.process.send_signal(signal.SIGKILL)
-        first.process.wait(DEADLINE_S)
-        ended(first.process)
+        kill(first.process)
         with placed_recorder((), *where) as second:
             with ControlClient(second.address) as client:
                 assert client.status().tracers == ()
