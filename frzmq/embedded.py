@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from frzmq.config import RecorderConfig, ensure_private_dir, runtime_dir
-from frzmq.errors import StateError
+from frzmq.errors import StateError, os_error_text
 
 READY_TIMEOUT_S = 20.0
 """An interpreter on a loaded machine takes seconds to start."""
@@ -39,13 +39,19 @@ class EmbeddedRecorder:
             raise StateError(
                 "embedded recorder: wanted a Python interpreter in sys.executable, got none; join a running one instead"
             )
-        parent = ensure_private_dir(directory or runtime_dir())
-        self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+        try:
+            parent = ensure_private_dir(directory or runtime_dir())
+            self.directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+        except OSError as error:
+            raise _not_started(error) from None
         self.address = f"ipc://{self.directory}"
         self._owner_pid = os.getpid()
         try:
             self._spawn(config)
             self._await_ready()
+        except OSError as error:
+            self.close(0.0)
+            raise _not_started(error) from None
         except BaseException:
             self.close(0.0)
             raise
@@ -69,7 +75,11 @@ class EmbeddedRecorder:
         # by way of 3: a shell gives a command in the background an empty standard input first, and `<&0` would be that one (dash)
         shell = ["/bin/sh", "-c", 'trap "" INT; exec 3<&0; "$@" <&3 3<&- & echo pid $!', "sh", *command]
         stdin_read, self._stdin = os.pipe()
-        self._stdout, stdout_write = os.pipe()
+        try:
+            self._stdout, stdout_write = os.pipe()
+        except OSError:
+            os.close(stdin_read)
+            raise
         try:
             with open(os.path.join(self.directory, "log"), "ab") as log:
                 launcher = subprocess.Popen(
@@ -104,7 +114,7 @@ class EmbeddedRecorder:
             if pids and any(words[:1] == [b"ready"] for words in lines):
                 return
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
+            if left <= 0 or not _is_readable(self._stdout, left):
                 raise StateError(
                     f"embedded recorder: wanted it to serve within {READY_TIMEOUT_S:g} s, got {said!r:.80}"
                 )
@@ -153,10 +163,21 @@ class EmbeddedRecorder:
 
 def _wait_end(fd: int, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    while _is_readable(fd, deadline - time.monotonic()):
         if not os.read(fd, 4096):
             return True
     return False
+
+
+def _is_readable(fd: int, timeout_s: float) -> bool:
+    """Not by select: the program may have more descriptors open than that takes."""
+    waits = select.poll()
+    waits.register(fd, select.POLLIN)
+    return bool(waits.poll(max(0, round(timeout_s * 1000))))
+
+
+def _not_started(error: OSError) -> StateError:
+    return StateError(f"embedded recorder: wanted it to start, got {os_error_text(error)}")
 
 
 def _environment() -> dict[str, str]:

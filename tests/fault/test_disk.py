@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import pytest
-from support.places import PlacedRecorder, ended, frzmq, placed_recorder, started, with_limit, with_mounts
-from support.programs import DEADLINE_S, Program
+from support.places import (
+    PlacedRecorder,
+    frzmq,
+    kill,
+    placed_recorder,
+    recorder_to_kill,
+    started,
+    with_limit,
+    with_mounts,
+)
+from support.programs import Program
 from support.servers import until
 
 from frzmq.control.client import ControlClient
@@ -261,7 +269,7 @@ def test_recorder_without_room_for_a_triggers_snapshot_says_so_and_takes_the_nex
         assert program.line() == "failed"
         with ControlClient(recorder.address) as client:
             assert client.flush().missing == ()
-            program.process.send_signal(signal.SIGKILL)
+            kill(program.process)
             until(lambda: client.status().stored == 1, "that its death is stored")
         [name] = disk.names()
         assert name.endswith("-shop-death.frz")
@@ -283,8 +291,7 @@ def test_recorder_without_room_for_a_deaths_snapshot_says_so_and_takes_the_next(
         for n in range(2):
             (tmp_path / str(n)).mkdir()
             with recorded(recorder, tmp_path / str(n)) as program:
-                program.process.send_signal(signal.SIGKILL)
-                program.process.wait(DEADLINE_S)
+                kill(program.process)
                 if n == 0:
                     until(lambda: errors(recorder), "an error in the status")
                     disk.empty()
@@ -307,12 +314,9 @@ def test_recorder_that_begins_without_room_for_what_dead_processes_left_leaves_i
     disk: Disk, directory: Path, tmp_path: Path
 ) -> None:
     where = (str(directory), "--snapshots", str(disk.path))
-    killed = PlacedRecorder((), *where)
-    with recorded(killed, tmp_path) as program:
-        for process in (killed.process, program.process):
-            process.send_signal(signal.SIGKILL)
-            process.wait(DEADLINE_S)
-    ended(killed.process)
+    with recorder_to_kill(*where) as killed, recorded(killed, tmp_path) as program:
+        kill(killed.process)
+        kill(program.process)
     left = sorted(path.name for path in directory.glob("*.buf"))
     assert len(left) == 1
     full = with_mounts(f"-t tmpfs -o size=64k tmpfs {disk.path}")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,21 @@ def placed_recorder(
         assert [line for line in err.splitlines() if not line.startswith(known)] == []
     finally:
         ended(recorder.process)
+
+
+@contextlib.contextmanager
+def recorder_to_kill(address: str, *arguments: str) -> Iterator[PlacedRecorder]:
+    """`kill` it; it is gone in the end in any case."""
+    recorder = PlacedRecorder((), address, *arguments)
+    try:
+        yield recorder
+    finally:
+        ended(recorder.process)
+
+
+def kill(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(DEADLINE_S)
 
 
 @contextlib.contextmanager
