@@ -78,7 +78,8 @@ class StatusCollector:
             if time.monotonic() - self._asked_s >= FRESH_S:
                 self._metrics = list(self._collected())
                 self._asked_s = time.monotonic()
-            yield from self._metrics
+            metrics = self._metrics
+        yield from metrics
 
     def _collected(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -122,7 +122,9 @@ CALLS: Final[dict[str, Callable[[Call], bool]]] = {
     "sigwait": _always,
     "sigwaitinfo": _always,
     # descriptors, sockets, files
-    "poll": _without(0),
+    "poll": lambda call: (
+        _name_of_owner(call) != "select" and not _given(call, 0, "timeout")
+    ),  # `select.poll()` makes one
     "select": lambda call: _name_of_owner(call) == "select" and not _given(call, 3),
     "term": _always,
     "destroy": _always,
@@ -133,8 +135,10 @@ CALLS: Final[dict[str, Callable[[Call], bool]]] = {
     "HTTPConnection": _without(99),
     "HTTPSConnection": _without(99),
     "serve_forever": _always,
-    "shutdown": _always,
-    "start_http_server": _always,
+    "shutdown": lambda call: not _given(call, 0),  # of a server; of a socket it has an argument, and waits for nothing
+    "getaddrinfo": _always,  # asks a name server
+    "gethostbyname": _always,
+    "getfqdn": _always,
     "input": lambda call: isinstance(call.func, ast.Name),
 }
 

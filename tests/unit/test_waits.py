@@ -42,13 +42,16 @@ ALLOWED: dict[str, tuple[Wait, ...]] = {
     ),
     # --- threads
     "in a thread of its own, which is waited for with a deadline": (Wait("transport/sockets.py", "close_all", "term"),),
-    "the server's thread, a daemon, which `shutdown` ends": (Wait("view/server.py", "serving", "serve_forever"),),
+    "the server's thread, a daemon, which `shutdown` ends": (
+        Wait("recorder/metrics.py", "MetricsServer.__init__", "serve_forever"),
+        Wait("view/server.py", "serving", "serve_forever"),
+    ),
     "the server looks every half second whether it is to end, and answers each request in a daemon thread": (
         Wait("recorder/metrics.py", "MetricsServer.close", "shutdown()"),
         Wait("view/server.py", "serving", "shutdown()"),
     ),
-    "starts a daemon thread, and gives its connections a time limit": (
-        Wait("recorder/metrics.py", "MetricsServer.__init__", "start_http_server()"),
+    "of the address to listen at, once and before the recorder serves; the resolver has limits of its own": (
+        Wait("recorder/metrics.py", "MetricsServer.__init__", "getaddrinfo()"),
     ),
     # --- locks that are held for bounded work only
     "held for the start of an embedded recorder (20 s) and the first flush (its deadline), or to look at fields": (
@@ -59,6 +62,15 @@ ALLOWED: dict[str, tuple[Wait, ...]] = {
         Wait("flight.py", "FlightRecorder.stop", "with _written"),
         Wait("flight.py", "FlightRecorder.write_to", "with _lock"),
         Wait("flight.py", "FlightRecorder.write_to", "with _lock"),
+    ),
+    "held to look at a dict, and for `shutdown` of a socket, which does not wait": (
+        Wait("httpserver.py", "BoundedMixIn._end", "with _lock"),
+        Wait("httpserver.py", "BoundedMixIn.process_request", "with _lock"),
+        Wait("httpserver.py", "BoundedMixIn.service_actions", "with _lock"),
+        Wait("httpserver.py", "BoundedMixIn.shutdown_request", "with _lock"),
+    ),
+    "held for one question to the recorder's loop, which has two seconds": (
+        Wait("recorder/metrics.py", "StatusCollector.collect", "with _lock"),
     ),
     "held for a few stores into the buffer; whoever is inside of it, a signal handler too, does not come here again": (
         Wait("tracer/_buffer_py.py", "Buffer._exclusive", "with _lock"),
@@ -100,7 +112,9 @@ FLAGS: int = os.O_RDONLY | os.O_NONBLOCK
         ("q.get(); current.get(); values.get(name)", ["get()"]),
         ("queue.Queue(); queue.SimpleQueue()", ["Queue()"]),
         ("future.result(); future.result(3)", ["result()"]),
-        ("poller.poll(); poller.poll(100)", ["poll()"]),
+        ("poller.poll(); poller.poll(100); select.poll()", ["poll()"]),
+        ("server.shutdown(); connection.shutdown(SHUT_RDWR); socket.getaddrinfo(host, port)",
+         ["shutdown()", "getaddrinfo()"]),
         ("select.select([a], [], []); select.select([a], [], [], None); select.select([a], [], [], 1)", ["select()"] * 2),
         ("s.recv(); s.recv(zmq.DONTWAIT); s.recv_multipart()", ["recv()", "recv_multipart()"]),
         ("s.send(data); s.send(data, zmq.NOBLOCK)", ["send()"]),
