@@ -6,6 +6,7 @@ variable               meaning                                                `T
 ``FRZMQ_DISABLE``      1: nothing is recorded, the others are not looked at   ``enabled``
 ``FRZMQ_SERVICE``      the service's name                                     ``service``
 ``FRZMQ_RECORDER``     the address of a running recorder                      ``recorder``
+``FRZMQ_KEY``          the key file for a recorder on tcp that has keys       ``key``
 ``FRZMQ_RUNTIME_DIR``  where sockets and shared buffers are                   ``runtime_dir``
 ``FRZMQ_BUFFER``       ``auto``, ``py`` or ``c``                              ``buffer_kind``
 ``FRZMQ_BUFFER_BYTES`` size of a process's buffer, such as ``4M``             ``buffer_bytes``
@@ -77,6 +78,8 @@ class TracerConfig:
     service: str = field(default_factory=default_service)
     recorder: str | None = None
     """The address of a running recorder; None: one of our own, or the user's."""
+    key: str | None = None
+    """The path of the key file for a recorder on tcp that has keys; it is not looked at for others."""
     runtime_dir: str | None = None
     """None: `runtime_dir()`."""
     buffer_bytes: int = 4 << 20
@@ -111,6 +114,8 @@ class TracerConfig:
         _check_text(f"{where}.service", self.service, MAX_NAME_CHARS)
         if self.recorder is not None:
             _check_text(f"{where}.recorder", self.recorder)
+        if self.key is not None:
+            _check_text(f"{where}.key", self.key)
         if self.runtime_dir is not None:
             _check_text(f"{where}.runtime_dir", self.runtime_dir)
         _check_int(f"{where}.buffer_bytes", self.buffer_bytes, MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)
@@ -168,6 +173,7 @@ class TracerConfig:
         return cls(
             service=read.text("FRZMQ_SERVICE") or defaults.service,
             recorder=read.text("FRZMQ_RECORDER"),
+            key=read.text("FRZMQ_KEY"),
             runtime_dir=read.text("FRZMQ_RUNTIME_DIR"),
             buffer_bytes=read.buffer_bytes("FRZMQ_BUFFER_BYTES", defaults.buffer_bytes),
             buffer_kind=read.buffer_kind("FRZMQ_BUFFER", defaults.buffer_kind),
@@ -226,6 +232,8 @@ class RecorderConfig:
     link_address: str | None = None
     control_address: str | None = None
     """None, all three: they follow from the runtime directory."""
+    keys: str | None = None
+    """A directory of keys, as `frzmq keys` makes it: of those who are admitted on tcp. None: whoever reaches it."""
     insecure: bool = False
     """Allows tcp beyond this host without keys."""
     triggers: str = ""
@@ -248,6 +256,8 @@ class RecorderConfig:
         for name in ("data_address", "link_address", "control_address"):
             if (address := getattr(self, name)) is not None:
                 _check_text(f"{where}.{name}", address)
+        if self.keys is not None:
+            _check_text(f"{where}.keys", self.keys)
         _check_flag(f"{where}.insecure", self.insecure)
         _check_flag(f"{where}.on_death", self.on_death)
         if self.triggers:
@@ -330,9 +340,15 @@ def ensure_private_dir(path: str) -> str:
     path = os.path.abspath(path)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.lstat(path)
+        check_private_dir(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot make this directory: {error.strerror}") from None
+    return path
+
+
+def check_private_dir(path: str) -> None:
+    """Raises ConfigError when ``path`` is not a directory (a symbolic link is none), or another user's, or open to others; OSError: it is not there."""
+    status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"{path}: wanted a directory, got a symbolic link")
     if status.st_uid != os.geteuid():
@@ -341,7 +357,6 @@ def ensure_private_dir(path: str) -> str:
         raise ConfigError(
             f"{path}: wanted a directory of mode 0700, got {stat.S_IMODE(status.st_mode):04o}: others may enter it"
         )
-    return path
 
 
 class _Environment:

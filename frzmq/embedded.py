@@ -7,6 +7,7 @@ that closes, by `EmbeddedRecorder.close` or by the program's death, it finishes 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -24,6 +25,8 @@ READY_TIMEOUT_S = 20.0
 """An interpreter on a loaded machine takes seconds to start."""
 CLOSE_TIMEOUT_S = 12.0
 """It has 10 s to write what it must."""
+KILLED_S = 2.0
+"""Until a process that was killed has ended; one that hangs in the kernel does not."""
 PREFIX = "r"
 """Of the directories of embedded recorders."""
 
@@ -82,7 +85,8 @@ class EmbeddedRecorder:
                 launcher.wait(READY_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 launcher.kill()
-                launcher.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    launcher.wait(KILLED_S)
                 raise StateError(f"embedded recorder: its shell did not end within {READY_TIMEOUT_S:g} s") from None
         finally:
             os.close(stdin_read)

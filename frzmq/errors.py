@@ -67,6 +67,8 @@ class ControlCode(Enum):
     """The snapshot could not be written or sent."""
     BAD_REQUEST = "bad_request"
     """The recorder could not read the request."""
+    DENIED = "denied"
+    """The recorder does not admit this key, or not for this request."""
     BUSY = "busy"
     """The recorder has as many requests of this kind at work as it takes."""
     RECORDING = "recording"
@@ -88,3 +90,9 @@ class ControlError(FrzmqError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def os_error_text(error: OSError) -> str:
+    """What the system says, for people: with the file, where it names one."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what

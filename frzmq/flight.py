@@ -133,7 +133,7 @@ class FlightRecorder:
             address = self._need_on("write_to")
             self._writing += 1
         try:
-            return _write_snapshot(address, _Counted(file), reason, last)
+            return _write_snapshot(address, self._tracer.key, _Counted(file), reason, last)
         finally:
             with self._lock:
                 self._writing -= 1
@@ -164,6 +164,7 @@ class FlightRecorder:
     def _share_environment(self, address: str) -> None:
         values = {
             "FRZMQ_RECORDER": address,
+            "FRZMQ_KEY": os.path.abspath(self._tracer.key) if self._tracer.key else "",
             "FRZMQ_SERVICE": self._tracer.service,
             "FRZMQ_REDACT": ",".join(self._tracer.redact),
             "FRZMQ_LOGGING": _flag(self._tracer.logging),
@@ -235,7 +236,7 @@ class _Counted:
             rest = rest[taken:]
 
 
-def _write_snapshot(address: str, write: Callable[[bytes], object], reason: str, last_s: float) -> int:
+def _write_snapshot(address: str, key: str | None, write: Callable[[bytes], object], reason: str, last_s: float) -> int:
     """Asks the recorder at ``address``; returns the size in bytes."""
     from frzmq.control.client import ControlClient
 
@@ -244,7 +245,7 @@ def _write_snapshot(address: str, write: Callable[[bytes], object], reason: str,
     # a snapshot waits for the processes that the recorder knows of: now it knows of this one
     runtime.flush(JOIN_S)
     try:
-        with ControlClient(address) as client:
+        with ControlClient(address, key=key) as client:
             return client.snapshot(write, reason=reason, last_ns=round(last_s * 1e9)).size_bytes
     except ControlError as error:
         if error.code is ControlCode.SNAPSHOT_ACTIVE:
@@ -280,7 +281,7 @@ def snapshot(path: str | os.PathLike[str], *, reason: str = "", last: float = 0.
     if address is None:
         raise StateError(f"snapshot: wanted a process that records, got one that is off{_why_off()}")
     with atomic_file(path, overwrite=overwrite) as file:
-        return _write_snapshot(address, file.write, reason, last)
+        return _write_snapshot(address, runtime.key_file(), file.write, reason, last)
 
 
 def _why_off() -> str:

@@ -1,4 +1,5 @@
-"""What the recorder takes in, beside a bare PULL loop that only counts, in the same run; and what memory it holds under overload.
+"""What the recorder takes in, beside a bare PULL loop that only counts, in the same run; what acknowledgements and keys cost of that; and what memory it
+holds under overload.
 
 python scripts/bench_recorder.py [--seconds S] [--rounds N] [--overload S]
 """
@@ -17,12 +18,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import zmq
 from benchlib import Ratio, report
 
+from frzmq.recorder.access import Role
+from frzmq.recorder.keyring import KeyDirectory
+from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.keys import ClientKey, read_client_key
+from frzmq.transport.sockets import new_pair
 from frzmq.wire.batch import (
     BatchType,
     EndMark,
@@ -46,20 +54,37 @@ from frzmq.wire.messages import (
 
 MAX_BYTES = 64 << 20
 SIZES = (100, 4 << 10, 64 << 10)
+Kind: TypeAlias = Literal["bare", "recorder", "silent", "tcp", "keys"]
+"""``silent``: a recorder that acknowledges nothing; ``keys``: on tcp, by CURVE."""
+SILENT = "from frzmq.recorder.machine import RecorderMachine as M; M._acknowledge = lambda *_: None; from frzmq.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a receiver is, and how one gets in."""
+
+    endpoints: Endpoints
+    key: ClientKey | None
+    pid: int
 
 
 class Producer:
     """A tracer that does nothing but send batches of one size, as fast as they are taken."""
 
-    def __init__(self, directory: str, size_bytes: int) -> None:
+    def __init__(self, place: Place, size_bytes: int) -> None:
         self.context = zmq.Context()
         self.push = self.context.socket(zmq.PUSH)
         self.push.set_hwm(8)
-        self.push.setsockopt(zmq.LINGER, 0)
-        self.push.connect(f"ipc://{directory}/data")
         self.link = self.context.socket(zmq.DEALER)
-        self.link.setsockopt(zmq.LINGER, 0)
-        self.link.connect(f"ipc://{directory}/link")
+        for socket, endpoint in ((self.push, place.endpoints.data), (self.link, place.endpoints.link)):
+            socket.setsockopt(zmq.LINGER, 0)
+            if place.key is not None:
+                socket.curve_publickey, socket.curve_secretkey = (
+                    place.key.pair.public.encode(),
+                    place.key.pair.secret.encode(),
+                )
+                socket.curve_serverkey = place.key.recorder.encode()
+            socket.connect(endpoint)
         self.uuid = os.urandom(16)
         # `fixint 5, fixint 1, fixint 1, nil`: an event of 4 bytes
         self.body = b"\x05\x01\x01\xc0" * (size_bytes // 4)
@@ -102,8 +127,8 @@ class Producer:
                 self.open(message.generation)
 
 
-def produce(directory: str, size_bytes: int, real: bool, go: Event, end: Event, sent: mp.Queue[int]) -> None:
-    producer = Producer(directory, size_bytes)
+def produce(place: Place, size_bytes: int, real: bool, go: Event, end: Event, sent: mp.Queue[int]) -> None:
+    producer = Producer(place, size_bytes)
     if real:
         producer.hello()
     go.wait(30)
@@ -140,21 +165,42 @@ def count_only(directory: str) -> None:
 
 
 @contextmanager
-def receiver(real: bool) -> Iterator[tuple[str, int]]:
-    """A recorder, or the bare loop: its directory and pid."""
+def receiver(kind: Kind) -> Iterator[Place]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as directory:
         os.chmod(directory, 0o700)
-        recorder = ["-m", "frzmq", "recorder", "--listen", f"ipc://{directory}", "--max-bytes", str(MAX_BYTES)]
-        command = recorder if real else [__file__, "--count-only", directory]
+        address = f"tcp://127.0.0.1:{free_ports()}" if kind in ("tcp", "keys") else f"ipc://{directory}"
+        key, keys = None, []
+        if kind == "keys":
+            key, keys = make_key(directory), ["--keys", f"{directory}/keys"]
+        recorder = ["recorder", "--listen", address, "--max-bytes", str(MAX_BYTES), *keys]
+        match kind:
+            case "bare":
+                command = [__file__, "--count-only", directory]
+            case "silent":
+                command = ["-c", SILENT, *recorder]
+            case _:
+                command = ["-m", "frzmq", *recorder]
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            yield directory, process.pid
+            yield Place(parse_address(address), key, process.pid)
         finally:
-            process.send_signal(signal.SIGTERM if real else signal.SIGKILL)
+            process.send_signal(signal.SIGKILL if kind == "bare" else signal.SIGTERM)
             process.wait(30)
             process.stdout.close()
+
+
+def make_key(directory: str) -> ClientKey:
+    keys, path = KeyDirectory(f"{directory}/keys"), f"{directory}/bench.key"
+    keys.init(new_pair)
+    keys.add("bench", {Role.TRACER}, path, new_pair)
+    return read_client_key(path)
+
+
+def free_ports() -> int:
+    """The first of three that are likely to be free: far from those that the system gives out by itself."""
+    return 7000 + 3 * (os.getpid() % 1000)
 
 
 def memory_kib(pid: int) -> int:
@@ -162,13 +208,14 @@ def memory_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def measure(real: bool, producers: int, size_bytes: int, seconds: float) -> tuple[float, int]:
+def measure(kind: Kind, producers: int, size_bytes: int, seconds: float) -> tuple[float, int]:
     """MB/s that were sent and taken, and the receiver's peak memory in KiB."""
     go, end = mp.Event(), mp.Event()
     sent: mp.Queue[int] = mp.Queue()
-    with receiver(real) as (directory, pid):
+    with receiver(kind) as place:
         children = [
-            mp.Process(target=produce, args=(directory, size_bytes, real, go, end, sent)) for _ in range(producers)
+            mp.Process(target=produce, args=(place, size_bytes, kind != "bare", go, end, sent))
+            for _ in range(producers)
         ]
         for child in children:
             child.start()
@@ -180,7 +227,18 @@ def measure(real: bool, producers: int, size_bytes: int, seconds: float) -> tupl
         took = time.perf_counter() - begin
         for child in children:
             child.join(30)
-        return frames * size_bytes / took / 1e6, memory_kib(pid)
+        return frames * size_bytes / took / 1e6, memory_kib(place.pid)
+
+
+def compare(
+    one: Kind, other: Kind, producers: int, size_bytes: int, seconds: float, rounds: int
+) -> tuple[list[float], list[float]]:
+    """MB/s of both, round by round, one after the other."""
+    pairs = [
+        (measure(one, producers, size_bytes, seconds)[0], measure(other, producers, size_bytes, seconds)[0])
+        for _ in range(rounds)
+    ]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def main() -> None:
@@ -194,13 +252,10 @@ def main() -> None:
         count_only(arguments.count_only)
     rows: list[tuple[str, ...]] = []
     ratios: list[Ratio] = []
-    data = []
+    data: list[dict[str, int | list[float]]] = []
     for producers in (1, 2, 8):
         for size_bytes in SIZES:
-            bare, full = [], []
-            for _ in range(arguments.rounds):
-                bare.append(measure(False, producers, size_bytes, arguments.seconds)[0])
-                full.append(measure(True, producers, size_bytes, arguments.seconds)[0])
+            bare, full = compare("bare", "recorder", producers, size_bytes, arguments.seconds, arguments.rounds)
             of_bare = statistics.median(full) / statistics.median(bare)
             rows.append(
                 (
@@ -215,8 +270,27 @@ def main() -> None:
                 ratios.append(
                     Ratio(f"ingest of {producers} producers, 64 KiB, of the bare loop's", of_bare, 0.8, at_least=True)
                 )
+    parts: tuple[tuple[str, Kind, Kind, float | None], ...] = (
+        ("without acknowledgements", "silent", "recorder", 0.97),
+        ("tcp without keys", "tcp", "keys", None),
+    )
+    for name, one, other, limit in parts:
+        for size_bytes in SIZES:
+            before, after = compare(one, other, 1, size_bytes, arguments.seconds, 2 * arguments.rounds)
+            ratio = statistics.median(after) / statistics.median(before)
+            rows.append(
+                (
+                    f"{other}, {size_bytes} B, of {name}",
+                    f"{statistics.median(before):.0f}",
+                    f"{statistics.median(after):.0f}",
+                    f"{ratio:.2f}",
+                )
+            )
+            data.append({"producers": 1, "batch_bytes": size_bytes, one: before, other: after})
+            if limit is not None:
+                ratios.append(Ratio(f"ingest of {size_bytes} B, of that {name}", ratio, limit, at_least=True))
     for size_bytes in SIZES:
-        _, peak_kib = measure(True, 2, size_bytes, arguments.overload)
+        _, peak_kib = measure("recorder", 2, size_bytes, arguments.overload)
         limit = (1.25 * MAX_BYTES + 60e6) / 1e6
         ratios.append(
             Ratio(f"peak memory after {arguments.overload:g} s, {size_bytes} B, MB", peak_kib * 1024 / 1e6, limit)

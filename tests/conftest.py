@@ -1,8 +1,14 @@
-"""Profiles of hypothesis: ``dev`` unless ``--hypothesis-profile=long`` asks for the other. And where no test says it, snapshots of triggers and of deaths
-go to a temporary directory."""
+"""Profiles of hypothesis: ``dev`` unless ``--hypothesis-profile=long`` asks for the other. Directories for what tests put beside their own: temporary files, the
+user's runtime directory, snapshots of triggers and of deaths. And no test leaves anything behind."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.left_behind import Places, nothing_left, watch
 
 # shared runners stall for seconds: a deadline for one example would fail at random
 settings.register_profile("dev", deadline=None, print_blob=True)
@@ -15,9 +21,36 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dev")
+watch()
+
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    # not FRZMQ_SNAPSHOTS: programs that tests start have none of these
-    pytest.MonkeyPatch().setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Nothing of all the tests together is left either: of the fixtures of modules and of the session."""
+    tmp_path_factory.getbasetemp()  # beside, not in what is looked at
+    places = Places()
+    with pytest.MonkeyPatch.context() as patch:
+        # not FRZMQ_*: programs that tests start have none of these
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_RUNTIME_DIR", str(places.runtime))
+        patch.setenv("TMPDIR", str(places.temporary))
+        patch.setattr(tempfile, "tempdir", str(places.temporary))
+        with nothing_left(places):
+            yield places
+    places.remove()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest, places: Places) -> Iterator[None]:
+    with nothing_left(places, lambda: _FAILED in request.node.stash):
+        yield

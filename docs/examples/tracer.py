@@ -27,7 +27,7 @@ WRITER = 1
 
 class Tracer:
     def __init__(self, address, end_marks):
-        self.uuid, self.incarnation, self.end_marks, self.beat_at = os.urandom(16), 0, end_marks, 0.0
+        self.uuid, self.incarnation, self.nonce, self.end_marks, self.beat_at = os.urandom(16), 0, 0, end_marks, 0.0
         context = zmq.Context()
         self.data, self.link = context.socket(zmq.PUSH), context.socket(zmq.DEALER)
         self.data.IMMEDIATE, self.data.SNDHWM = 1, 8
@@ -44,12 +44,12 @@ class Tracer:
     def join(self):
         """As a new stream; also when the recorder has started anew: what was under way is lost then."""
         self.incarnation += 1
-        self.nonce = self.generation = self.tseq = self.acknowledged = 0
+        self.generation = self.tseq = self.acknowledged = 0
         self.index = self.first_index = self.batches = 0  # of records: the next, the generation's first; its batches
         self.strings, self.body, self.count, self.base_ns, self.last_ns = {}, b"", 0, 0, 0
         while not self.generation:
             self.say(type="hello", uuid=self.uuid, incarnation=self.incarnation, wire_oldest=1, wire_newest=1, pid=os.getpid(),
-                     service="example", generation=0, end_marks=self.end_marks, monotonic_ns=time.monotonic_ns())  # fmt: skip
+                     service="example", generation=0, end_marks=self.end_marks, monotonic_ns=time.monotonic_ns(), nonce=self.nonce)  # fmt: skip
             self.listen(1000)
 
     def say(self, **message):

@@ -26,6 +26,8 @@ COMMANDS = {
     "export": "turn a snapshot file into text, or a timeline for Perfetto, or a picture",
     "report": "turn a snapshot file into a page of HTML that needs no network",
     "view": "show a snapshot file in Perfetto, in the browser",
+    "keys": "say who may talk to a recorder on tcp, and as what",
+    "doctor": "look whether a place is fit to record in",
     "recover": "make a snapshot of what processes left whose recorder died too",
     "demo": "run a small shop of services and catch its slow requests",
     "completion": "say what a shell needs to complete the command line",
@@ -93,11 +95,10 @@ def _split_program(arguments: list[str]) -> list[str]:
 
 def _failed(error: Exception) -> int:
     """One line for what people can do something about; a traceback for a bug of ours."""
-    from frzmq.errors import ControlError, FrzmqError
+    from frzmq.errors import ControlError, FrzmqError, os_error_text
 
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}"
+        message = os_error_text(error)
     elif isinstance(error, FrzmqError):
         message = str(error)
     else:

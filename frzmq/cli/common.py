@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
     from frzmq.control.client import ControlClient
+    from frzmq.wire.ledger import Ledger
 
 STDOUT = "-"
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -36,6 +37,13 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="of the recorder: a runtime directory, ipc://DIRECTORY or tcp://HOST:PORT (default: $FRZMQ_RECORDER, else the user's runtime directory)",
     )
+    add_key(parser)
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key", metavar="FILE", help="the key file for a recorder on tcp that has keys (default: $FRZMQ_KEY)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +59,8 @@ def client(args: argparse.Namespace, timeout_s: float = 5.0) -> ControlClient:
     from frzmq.config import runtime_dir
     from frzmq.control.client import ControlClient
 
-    return ControlClient(args.address or os.environ.get("FRZMQ_RECORDER") or runtime_dir(), timeout_s)
+    address = args.address or os.environ.get("FRZMQ_RECORDER") or runtime_dir()
+    return ControlClient(address, timeout_s, key=args.key or os.environ.get("FRZMQ_KEY") or None)
 
 
 def print_json(value: Any) -> None:
@@ -67,6 +76,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.hex() if isinstance(value, bytes) else value
+
+
+LEDGER_HEADINGS = ("recorded", "held", "evicted", "open", "lost")
+
+
+def ledger_row(ledger: Ledger) -> tuple[str, ...]:
+    """Cells under `LEDGER_HEADINGS`: what is lost, and what came and was not taken, by cause."""
+    causes = ("overwritten", "missing", "late", "dropped", "torn", "duplicate", "rejected")
+    lost = ", ".join(f"{count} {cause}" for cause in causes if (count := getattr(ledger, cause)))
+    return (str(ledger.recorded), str(ledger.held), str(ledger.evicted), str(ledger.open), lost or "0")
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
@@ -94,11 +113,13 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: in
 @contextmanager
 def output(path: str, *, force: bool, durable: bool = True) -> Iterator[BinaryIO]:
     """Standard output for STDOUT, else a file that is there whole or not at all, and overwrites one only by ``force``."""
-    if path == STDOUT:
-        yield sys.stdout.buffer
-        return
-    from frzmq.snapfile.writer import atomic_file
+    from frzmq.snapfile.writer import atomic_file, named
 
+    if path == STDOUT:
+        with named("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        return
     with atomic_file(path, overwrite=force, durable=durable) as file:
         yield file
 

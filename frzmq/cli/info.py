@@ -5,26 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from frzmq.cli.common import Subparsers, add_json, command, print_json, print_table
+from frzmq.cli.common import LEDGER_HEADINGS, Subparsers, add_json, command, ledger_row, print_json, print_table
 
 if TYPE_CHECKING:
-    from frzmq.reader.model import Operation, Process
+    from frzmq.reader.model import Operation
     from frzmq.reader.snapshot import Snapshot
 
-LEDGER = (
-    "recorded",
-    "held",
-    "evicted",
-    "overwritten",
-    "missing",
-    "late",
-    "open",
-    "dropped",
-    "duplicate",
-    "rejected",
-    "torn",
-)
 COUNTED = ("threads", "operations", "spans", "calls", "events", "logs", "exceptions", "gauges", "flows", "gaps")
+MAX_RANGES = 4
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -97,9 +85,7 @@ def _show(snapshot: Snapshot) -> None:
     _show_certificate(snapshot)
     print(", ".join(f"{len(getattr(snapshot, name))} {name}" for name in COUNTED))
     if snapshot.processes:
-        print()
-        print_table(("process", "program", "state", *LEDGER), [_row(process) for process in snapshot.processes], left=3)
-        _show_identity(snapshot)
+        _show_processes(snapshot)
     if operations := slowest(snapshot):
         print("\nslowest operations")
         print_table(("operation", "process", "took"), [_operation_row(snapshot, o) for o in operations], left=2)
@@ -122,6 +108,39 @@ def _show(snapshot: Snapshot) -> None:
         print(f"problem: {clean(problem)}")
 
 
+def _show_processes(snapshot: Snapshot) -> None:
+    """What is certified of each, then where its records are."""
+    from frzmq.config import format_duration
+    from frzmq.export.text import clean
+    from frzmq.reader.certificate import certificate
+    from frzmq.wire.ledger import writers_disagree
+
+    rows = []
+    for process, about in zip(snapshot.processes, certificate(snapshot.header).streams, strict=True):
+        ago_ns = max(0, snapshot.end_ns - about.horizon_ns)
+        complete = f"the last {format_duration(ago_ns)}" if about.horizon_ns else "nothing"
+        name, program = clean(process.name), clean(process.program)
+        rows.append((name, program, about.state, about.answer or "not asked", complete, _batches(about.tseqs)))
+    print()
+    print_table(("process", "program", "state", "flush", "complete", "batches"), rows, left=6)
+    print()
+    print_table(
+        ("process", *LEDGER_HEADINGS),
+        [(clean(process.name), *ledger_row(process.ledger)) for process in snapshot.processes],
+    )
+    print(snapshot.ledger.equation)
+    for process in snapshot.processes:
+        wrong = "" if process.ledger.balanced else process.ledger.equation
+        if wrong := wrong or writers_disagree(process.ledger, process.writers, process.other_writers):
+            print(f"WRONG: {clean(process.name)}: {wrong}")
+
+
+def _batches(tseqs: tuple[tuple[int, int], ...]) -> str:
+    """``1..9, 12..40``, with the first ones left out where there are many."""
+    shown = ", ".join(f"{start}..{end - 1}" for start, end in tseqs[-MAX_RANGES:])
+    return f"... {shown}" if len(tseqs) > MAX_RANGES else shown or "none"
+
+
 def _show_certificate(snapshot: Snapshot) -> None:
     from frzmq.reader.certificate import certificate
 
@@ -131,29 +150,6 @@ def _show_certificate(snapshot: Snapshot) -> None:
     dead = f"; {len(found.dead)} dead" if found.dead else ""
     print(f"processes: {len(found.expected)} expected{f' ({answers})' if answers else ''}{dead}")
     print(f"lost: {', '.join(f'{count} {cause}' for cause, count in found.lost.items()) or 'nothing'}")
-
-
-def _show_identity(snapshot: Snapshot) -> None:
-    from frzmq.export.text import clean
-
-    wrong = [clean(process.name) for process in snapshot.processes if not process.ledger.balanced]
-    total = snapshot.ledger
-    print(
-        f"recorded {total.recorded} = held {total.held} + evicted {total.evicted} + overwritten {total.overwritten}"
-        f" + missing {total.missing} + late {total.late} + open {total.open}"
-        + (f": WRONG for {', '.join(wrong)}" if wrong else "")
-    )
-
-
-def _row(process: Process) -> tuple[str, ...]:
-    from frzmq.export.text import clean
-
-    return (
-        clean(process.name),
-        clean(process.program),
-        process.state,
-        *(str(getattr(process.ledger, name)) for name in LEDGER),
-    )
 
 
 def _operation_row(snapshot: Snapshot, operation: Operation) -> tuple[str, str, str]:

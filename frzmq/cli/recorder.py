@@ -71,9 +71,14 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
         help="HOST:PORT, or PORT of this host, where Prometheus may ask (needs frzmq[metrics]; docs/running.md)",
     )
     parser.add_argument(
+        "--keys",
+        metavar="DIR",
+        help="on tcp: take only those whose keys are in this directory (frzmq keys; docs/keys.md)",
+    )
+    parser.add_argument(
         "--insecure",
         action="store_true",
-        help="listen on tcp beyond this host, where anybody can read and forge records",
+        help="listen on tcp without keys, and for --metrics, beyond this host: anybody can read, and forge what is not metrics",
     )
     parser.add_argument(
         "--embedded",
@@ -118,6 +123,7 @@ def _config(args: argparse.Namespace) -> RecorderConfig:
         max_bytes=parse_size(args.max_bytes, "--max-bytes"),
         max_generation_bytes=parse_size(args.max_generation_bytes, "--max-generation-bytes"),
         mode="embedded" if args.embedded else "service",
+        keys=args.keys,
         insecure=args.insecure,
         on_death=not args.no_death_snapshots,
         **_triggers(args),

@@ -16,13 +16,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frzmq.cli.common import Subparsers, add_force, command, note
+from frzmq.cli.common import Subparsers, add_force, add_key, command, note
 
 if TYPE_CHECKING:
     from frzmq.config import TracerConfig
 
 _WITH_VALUE = frozenset(
-    {"-o", "--output", "--service", "--recorder", "--min-age", "--max-bytes", "--calls-include", "--calls-exclude"}
+    {
+        "-o",
+        "--output",
+        "--service",
+        "--recorder",
+        "--min-age",
+        "--max-bytes",
+        "--calls-include",
+        "--calls-exclude",
+        "--key",
+    }
 )
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _FROM_TERMINAL = ("SIGINT", "SIGQUIT")
@@ -40,6 +50,7 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
     parser.add_argument(
         "--recorder", metavar="ADDRESS", help="join this one (default: $FRZMQ_RECORDER, else one of its own)"
     )
+    add_key(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="leave a snapshot there at the end, also after an exception or a signal"
     )
@@ -78,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     config = TracerConfig.from_env(os.environ).replace(service=args.service or _service(program))
     if args.recorder:
         config = config.replace(recorder=args.recorder)
+    if args.key:
+        config = config.replace(key=args.key)
     if args.min_age:
         config = config.replace(min_age_s=parse_duration(args.min_age, "--min-age") / 1e9)
     if args.max_bytes:
@@ -86,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     with _recorder(config) as address:
         code = _wait([sys.executable, *program], environment(config, address))
         if args.output:
-            _leave_snapshot(address, args.output, args.force, code)
+            _leave_snapshot(address, config.key, args.output, args.force, code)
     return _as_it_ended(code)
 
 
@@ -137,6 +150,7 @@ def environment(config: TracerConfig, address: str) -> dict[str, str]:
     return {
         **os.environ,
         "FRZMQ_RECORDER": address,
+        **({"FRZMQ_KEY": os.path.abspath(config.key)} if config.key else {}),
         "FRZMQ_SERVICE": config.service,
         **config.calls_environment(),
         "PYTHONPATH": python_path(site),
@@ -189,14 +203,14 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
         signal.signal(number, handler)
 
 
-def _leave_snapshot(address: str, path: str, force: bool, code: int) -> None:
+def _leave_snapshot(address: str, key: str | None, path: str, force: bool, code: int) -> None:
     """What goes wrong is said, and changes nothing about how the program ended."""
     from frzmq.control.client import ControlClient
     from frzmq.errors import FrzmqError
     from frzmq.snapfile.writer import atomic_file
 
     try:
-        with ControlClient(address) as client, atomic_file(path, overwrite=force) as file:
+        with ControlClient(address, key=key) as client, atomic_file(path, overwrite=force) as file:
             client.snapshot(file, reason=f"frzmq run: {_ended(code)}", share=True, flush_timeout_s=SNAPSHOT_FLUSH_S)
     except OSError as error:
         note(f"no snapshot: {path}: {error.strerror}")

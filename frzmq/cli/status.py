@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from frzmq.cli.common import Subparsers, add_address, add_json, client, command, print_json, print_table
+from frzmq.cli.common import (
+    LEDGER_HEADINGS,
+    Subparsers,
+    add_address,
+    add_json,
+    client,
+    command,
+    ledger_row,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from frzmq.wire.messages import Status, TracerStatus
-
-LOSSES = ("dropped", "overwritten", "missing", "late", "rejected", "duplicate", "torn")
-"""By cause, in the order in which people care; `evicted` is none: what is old is let go."""
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -23,7 +30,7 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with client(args) as recorder:
-        status = recorder.status()
+        status = recorder.status(writers=args.json)
     if args.json:
         print_json(status)
     else:
@@ -58,16 +65,14 @@ def _show(status: Status) -> None:
             "state",
             "buffer",
             "horizon",
-            "recorded",
-            "held",
-            "evicted",
-            "open",
+            *LEDGER_HEADINGS,
             "size",
-            "lost",
             "agent CPU",
         )
         print_table(headings, [_row(tracer, status) for tracer in status.tracers], left=3)
     for tracer in status.tracers:
+        if not tracer.ledger.balanced:
+            print(f"WRONG: {name_of(tracer)}: {tracer.ledger.equation}")
         if tracer.error:
             print(f"{name_of(tracer)}: {tracer.error}")
         if tracer.agent_errors:
@@ -86,17 +91,12 @@ def _row(tracer: TracerStatus, status: Status) -> tuple[str, ...]:
     from frzmq.config import format_duration, format_size
 
     age_ns = max(1, status.now_ns - tracer.joined_ns)
-    lost = [f"{count} {cause}" for cause in LOSSES if (count := getattr(tracer, cause))]
     return (
         name_of(tracer),
         tracer.state,
         f"{tracer.buffer_kind or '?'} {format_size(tracer.buffer_bytes)}",
         format_duration(max(0, status.now_ns - tracer.horizon_ns)) if tracer.horizon_ns else "nothing",
-        str(tracer.recorded),
-        str(tracer.held),
-        str(tracer.evicted),
-        str(tracer.open),
+        *ledger_row(tracer.ledger),
         format_size(tracer.held_bytes),
-        ", ".join(lost) or "0",
         f"{100 * tracer.agent_cpu_ns / age_ns:.2f}%",
     )

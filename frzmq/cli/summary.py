@@ -20,7 +20,7 @@ MAX_ERRORS = 20
 MAX_LOGS = 20
 MAX_STATS = 30
 MAX_FUNCTIONS = 20
-LOSSES = ("overwritten", "missing", "late", "dropped", "rejected", "torn")
+MAX_GAPS = 10
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -97,6 +97,7 @@ def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
     from frzmq.cli.tables import node_facts
     from frzmq.export.functions import functions
     from frzmq.reader.deaths import deaths
+    from frzmq.wire.ledger import LOST
 
     header, ledger = snapshot.header, snapshot.ledger
     return {
@@ -105,7 +106,19 @@ def _facts(snapshot: Snapshot, trees: list[Node]) -> dict[str, Any]:
         "created_ns": header.created_wall_ns,
         "horizon_ns": snapshot.wall_ns(snapshot.horizon_ns) if snapshot.horizon_ns else None,
         "missing": list(header.missing),
-        "records": {name: getattr(ledger, name) for name in ("recorded", "held", "evicted", "open", *LOSSES)},
+        "records": {name: getattr(ledger, name) for name in ("recorded", "held", "evicted", "open", *LOST, "rejected")},
+        "gaps": [
+            {
+                "process": snapshot.processes[gap.process].name,
+                "thread": gap.writer,
+                "cause": gap.cause,
+                "count": gap.count,
+                "begin_ns": snapshot.wall_ns(gap.begin_ns),
+                "end_ns": snapshot.wall_ns(gap.end_ns),
+                "detail": gap.detail,
+            }
+            for gap in snapshot.gaps
+        ],
         "slowest": [node_facts(snapshot, tree) for tree in trees],
         "open": [
             {
@@ -161,6 +174,7 @@ def _show(forest: Forest, trees: list[Node]) -> None:
     _show_open(out, snapshot)
     _show_errors(out, snapshot)
     _show_logs(out, snapshot, trees)
+    _show_gaps(out, snapshot)
     _show_services(out, snapshot)
     _show_functions(out, snapshot)
 
@@ -168,6 +182,7 @@ def _show(forest: Forest, trees: list[Node]) -> None:
 def _show_head(out: Console, snapshot: Snapshot) -> None:
     from frzmq.config import format_duration
     from frzmq.export.text import clean, utc
+    from frzmq.wire.ledger import LOST
 
     header, ledger = snapshot.header, snapshot.ledger
     out.print(f"made {utc(header.created_wall_ns)} on {clean(header.host)}, {len(snapshot.processes)} processes")
@@ -176,10 +191,35 @@ def _show_head(out: Console, snapshot: Snapshot) -> None:
     if snapshot.horizon_ns:
         complete = format_duration(max(0, snapshot.end_ns - snapshot.horizon_ns))
         out.print(f"complete for the last {complete}; {ledger.held} records")
-    lost = [f"{count} {cause}" for cause in LOSSES if (count := getattr(ledger, cause))]
+    lost = [f"{count} {cause}" for cause in LOST if (count := getattr(ledger, cause))]
     out.print(f"lost: {', '.join(lost)}" if lost else "lost: nothing")
     for name in header.missing:
         out.print(f"missing: the last moments of {clean(name)}")
+
+
+def _show_gaps(out: Console, snapshot: Snapshot) -> None:
+    """Those in which the most is lost first; of unknown size before all."""
+    from frzmq.cli.tables import show_table
+    from frzmq.config import format_duration
+    from frzmq.export.text import clean, lost_text
+
+    found = sorted(snapshot.gaps, key=lambda gap: (gap.count is not None, -(gap.count or 0), gap.begin_ns))
+    if not found:
+        return
+    out.print()
+    threads = {(t.process, t.writer): clean(t.name) for t in snapshot.threads}
+    rows = [
+        (
+            f"{lost_text(gap)}{f': {clean(gap.detail)}' if gap.detail else ''}",
+            clean(snapshot.processes[gap.process].name),
+            "all" if gap.writer is None else threads.get((gap.process, gap.writer)) or f"thread {gap.writer}",
+            f"-{format_duration(max(0, snapshot.end_ns - gap.begin_ns))}",
+            format_duration(gap.end_ns - gap.begin_ns) if gap.end_ns > gap.begin_ns else "0",
+        )
+        for gap in found[:MAX_GAPS]
+    ]
+    show_table(out, ("gap", "process", "thread", "from", "for"), rows, left=3)
+    _more(out, len(found) - MAX_GAPS)
 
 
 def _show_deaths(out: Console, snapshot: Snapshot) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeVar
 
-from frzmq.errors import ControlCode, ControlError, WireError
+from frzmq.errors import ControlCode, ControlError, WireError, os_error_text
 from frzmq.transport.addresses import parse_address
+from frzmq.transport.keys import read_client_key
 from frzmq.transport.sockets import ClientSocket
 from frzmq.wire.messages import (
     Cancel,
@@ -47,14 +49,17 @@ Sink = Callable[[bytes], object] | BinaryIO
 
 
 class ControlClient:
-    """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other.
+    """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other,
+    as long as a request may wait for the recorder, and then raise ControlError TIMEOUT.
 
-    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. Raises ConfigError: no such kind of address;
-    every request raises ControlError: its ``code`` is UNREACHABLE when there is no recorder, TIMEOUT when it does not answer, else its own.
+    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. ``key``: the path of a key file, for a recorder on tcp that has
+    keys; it is not looked at for others. Raises ConfigError: no such kind of address, a key file that cannot be used; every request raises ControlError: its
+    ``code`` is UNREACHABLE when there is no recorder, DENIED when it does not admit the key, TIMEOUT when it does not answer, else its own.
     """
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str, timeout_s: float = 5.0, *, key: str | None = None) -> None:
         self._endpoints = parse_address(address)
+        self._key = read_client_key(key) if key is not None and self._endpoints.directory is None else None
         self._address = address
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -62,25 +67,25 @@ class ControlClient:
         self._pid = 0
         self._next_id = 1
 
-    def status(self) -> Status:
-        """What the recorder and its tracers do, now."""
-        with self._lock:
-            return self._ask(StatusRequest(self._id()), StatusReply).status
+    def status(self, *, writers: bool = False) -> Status:
+        """What the recorder and its tracers do, now; ``writers``: with the ledger of each writer."""
+        with self._alone():
+            return self._ask(StatusRequest(self._id(), writers), StatusReply).status
 
     def start(self) -> None:
         """Record again. ControlError STATE when it is on."""
-        with self._lock:
+        with self._alone():
             self._ask(StartRequest(self._id()), OkReply)
 
     def stop(self) -> None:
         """Stop recording, after a snapshot that is being made. ControlError STATE when it is off, RECORDING: the first error that
         stopped a tracer before."""
-        with self._lock:
+        with self._alone():
             self._ask(StopRequest(self._id()), OkReply, SNAPSHOT_S)
 
     def flush(self, timeout_s: float = FLUSH_S, *, double: bool = False) -> FlushReply:
         """Everything recorded so far is in the ring, but for the tracers that the reply names as missing."""
-        with self._lock:
+        with self._alone():
             return self._ask(FlushRequest(self._id(), _timeout_ns(timeout_s), double), FlushReply, timeout_s)
 
     def snapshot(
@@ -98,7 +103,7 @@ class ControlClient:
         ``last_ns``: only generations that reach into the last so many ns; 0: all. ``share``: take part in a snapshot that is being
         made, instead of ControlError SNAPSHOT_ACTIVE. ``progress``: called with the bytes written so far. What ``write`` raises comes through.
         """
-        with self._lock:
+        with self._alone():
             put = _writer(write)
             request = SnapshotRequest(self._id(), reason, last_ns, share, CREDIT, _timeout_ns(flush_timeout_s))
             self._send(request)
@@ -111,7 +116,7 @@ class ControlClient:
                 raise
 
     def close(self) -> None:
-        with self._lock:
+        with self._alone():
             self._disconnect()
 
     def __enter__(self) -> Self:
@@ -121,6 +126,19 @@ class ControlClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        limit_s = self._timeout_s + SNAPSHOT_S
+        if not self._lock.acquire(timeout=limit_s):
+            raise ControlError(
+                ControlCode.TIMEOUT,
+                f"another request of this client to the recorder at {self._address} did not end within {limit_s:g} s",
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     # --- with the lock held
 
@@ -133,7 +151,11 @@ class ControlClient:
             # a connection inherited over a fork swallows what is sent: it is the parent's
             self._socket, self._pid = None, os.getpid()
         if self._socket is None:
-            self._socket = ClientSocket(self._endpoints.control)
+            try:
+                self._socket = ClientSocket(self._endpoints.control, self._key)
+            except OSError as error:
+                what = f"cannot connect to {self._address}: {os_error_text(error)}"
+                raise ControlError(ControlCode.UNREACHABLE, what) from None
         return self._socket
 
     def _disconnect(self) -> None:
@@ -142,15 +164,20 @@ class ControlClient:
         self._socket = None
 
     def _send(self, request: Request) -> None:
-        if not self._connected().send(encode_message(request), _ms(min(self._timeout_s, CONNECT_S))):
+        socket = self._connected()
+        if not socket.send(encode_message(request), _ms(min(self._timeout_s, CONNECT_S))):
             self._disconnect()
-            raise ControlError(ControlCode.UNREACHABLE, f"no recorder at {self._address}")
+            raise self._denied(socket) or ControlError(ControlCode.UNREACHABLE, f"no recorder at {self._address}")
+
+    def _denied(self, socket: ClientSocket) -> ControlError | None:
+        return ControlError(ControlCode.DENIED, socket.problem) if socket.problem else None
 
     def _receive(self, id_: int, timeout_s: float) -> Reply:
         """The next reply with this id; others are of requests that were given up. Raises what the recorder says."""
         deadline = time.monotonic() + timeout_s
+        socket = self._connected()
         while (left_s := deadline - time.monotonic()) > 0:
-            data = self._connected().receive(_ms(left_s))
+            data = socket.receive(_ms(left_s))
             if data is None:
                 break
             reply = self._decode(data)
@@ -159,7 +186,7 @@ class ControlClient:
                     raise ControlError(_code(reply.code), reply.message)
                 return reply
         self._disconnect()
-        raise ControlError(
+        raise self._denied(socket) or ControlError(
             ControlCode.TIMEOUT, f"the recorder at {self._address} did not answer within {timeout_s:g} s"
         )
 

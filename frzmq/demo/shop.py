@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,11 @@ import frzmq
 from frzmq.control.client import ControlClient
 from frzmq.demo.http import get
 from frzmq.demo.inventory import ITEMS
+from frzmq.errors import StateError
 
 CUSTOMERS = 3
+START_TIMEOUT_S = 60.0
+"""It imports Flask and the like."""
 END_TIMEOUT_S = 10.0
 
 
@@ -39,7 +43,9 @@ def run(directory: Path, seconds: float = 4.0) -> Outcome:
     ):
         deadline = time.monotonic() + seconds
         customers = [
-            threading.Thread(target=_buy, args=(port, ITEMS[n % len(ITEMS)], deadline, took_ms), name=f"customer {n}")
+            threading.Thread(
+                target=_buy, args=(port, ITEMS[n % len(ITEMS)], deadline, took_ms), name=f"customer {n}", daemon=True
+            )
             for n in range(CUSTOMERS)
         ]
         for customer in customers:
@@ -85,7 +91,8 @@ def _shop(database: str) -> Iterator[int]:
                 service.wait(END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 service.kill()
-                service.wait()
+                with suppress(subprocess.TimeoutExpired):
+                    service.wait(END_TIMEOUT_S)
             for stream in (service.stdin, service.stdout):
                 if stream:
                     stream.close()
@@ -100,4 +107,6 @@ def _launch(services: list[subprocess.Popen[str]], name: str, *arguments: str) -
     )
     services.append(service)
     assert service.stdout is not None
+    if not select.select([service.stdout], [], [], START_TIMEOUT_S)[0]:
+        raise StateError(f"demo: {name} did not serve within {START_TIMEOUT_S:g} s")
     return int(service.stdout.readline())

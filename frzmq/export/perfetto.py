@@ -2,7 +2,7 @@
 
 Every process is a packet sequence of its own: its names are interned, and its times are differences to the packet before, on an incremental clock that the
 sequence's first packet ties to the recorder's monotonic and wall clocks. Tracks: one for each process, thread and asyncio task; a further one where spans and
-operations of a track do not nest; one for each gauge; one of the calls that were only counted; and one of what is lost. What goes from process to process is a flow between two instants.
+operations of a track do not nest; one for each gauge; one of the calls that were only counted; and below its thread, or process, one for each cause of loss. What goes from process to process is a flow between two instants.
 
 Field numbers are those of Perfetto's protos (perfetto/trace/trace_packet.proto and what it includes).
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 from frzmq.export.lanes import Bar, lanes
 from frzmq.export.protobuf import data, double, integer, text, varint
-from frzmq.export.text import level_name
+from frzmq.export.text import level_name, lost_text
 from frzmq.reader.deaths import touched
 from frzmq.reader.model import (
     Attributes,
@@ -108,6 +108,7 @@ class _Tracks:
         ]
         self._names = [t.label for t in snapshot.tracks]
         self._processes = [t.process for t in snapshot.tracks]
+        self._threads: dict[tuple[int, int | None], int] = {(t.process, t.writer): t.number for t in snapshot.threads}
 
     def _add(self, process: int, parent: int, name: str, more: bytes = b"") -> int:
         self._last += 1
@@ -136,17 +137,20 @@ class _Tracks:
             self.of[gauge.process].append(data(60, fields))
         return self._counters[key]
 
-    def lost(self, process: int) -> int:
-        return self._named(process, "lost")
+    def lost(self, gap: Gap) -> int:
+        """Of what a thread lost, or a process, for this cause: gaps of several may overlap, those of one do not."""
+        thread = self._threads.get((gap.process, gap.writer))
+        parent = self.process[gap.process] if thread is None else self.thread[thread]
+        return self._named(gap.process, parent, f"lost: {gap.cause}")
 
     def quiet(self, process: int) -> int:
         """Of the calls that were counted, not recorded."""
-        return self._named(process, "quiet calls")
+        return self._named(process, self.process[process], "quiet calls")
 
-    def _named(self, process: int, name: str) -> int:
-        key = (process, name)
+    def _named(self, process: int, parent: int, name: str) -> int:
+        key = (parent, name)
         if key not in self._further:
-            self._further[key] = self._add(process, self.process[process], name)
+            self._further[key] = self._add(process, parent, name)
         return self._further[key]
 
 
@@ -189,8 +193,11 @@ def _events(snapshot: Snapshot, tracks: _Tracks) -> list[Iterator[_Packet]]:
         )
     for quiet in filter(_stands_for_time, snapshot.quiet_calls):
         instants[quiet.process].append(_quiet(quiet, tracks.quiet(quiet.process)))
+    gaps: dict[int, list[Gap]] = {}
     for gap in snapshot.gaps:
-        instants[gap.process] += _gap(gap, tracks.lost(gap.process))
+        gaps.setdefault(tracks.lost(gap), []).append(gap)
+    for track, of_track in gaps.items():
+        instants[of_track[0].process] += _gaps(of_track, track)
     for process, packet in _flows(snapshot.flows, tracks):
         instants[process].append(packet)
     for of_process, mine in zip(runs, instants, strict=True):
@@ -277,14 +284,22 @@ def _arguments(attributes: Attributes) -> tuple[tuple[str, Scalar], ...]:
     return tuple(attributes.items())
 
 
-def _gap(gap: Gap, track: int) -> list[_Packet]:
-    count = "records" if gap.count is None else f"{gap.count} records"
-    notes: tuple[tuple[str, Scalar], ...] = (
-        ("generation", gap.generation),
-        ("until_ns", gap.end_ns),
-        ("detail", gap.detail),
-    )
-    return [_Packet(gap.begin_ns, track, _INSTANT, f"{count} {gap.cause}", "lost", notes, plain_name=True)]
+def _gaps(gaps: Sequence[Gap], track: int) -> Iterator[_Packet]:
+    """A slice from when to when; an instant where there is no time between what is held before and behind."""
+    at_ns = 0
+    for gap in sorted(gaps, key=lambda gap: gap.begin_ns):
+        notes: list[tuple[str, Scalar]] = [("cause", gap.cause), ("generation", gap.generation)]
+        if gap.count is not None:
+            notes.append(("count", gap.count))
+        if gap.detail:
+            notes.append(("detail", gap.detail))
+        # generations, and so their gaps, may overlap by moments
+        begin_ns = max(at_ns, gap.begin_ns)
+        at_ns = max(begin_ns, gap.end_ns)
+        kind = _BEGIN if at_ns > begin_ns else _INSTANT
+        yield _Packet(begin_ns, track, kind, lost_text(gap), "lost", tuple(notes), plain_name=True)
+        if kind == _BEGIN:
+            yield _Packet(at_ns, track, _END)
 
 
 def _flows(flows: Iterable[Flow], tracks: _Tracks) -> Iterator[tuple[int, _Packet]]:

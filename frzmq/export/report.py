@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -338,10 +338,7 @@ def _logs(snapshot: Snapshot) -> Iterator[Markup]:
 def _loss(snapshot: Snapshot) -> Iterator[Markup]:
     yield _section("loss", "What is lost")
     ledger = snapshot.ledger
-    where = " + ".join(
-        f"{getattr(ledger, n)} {n}" for n in ("held", "evicted", "overwritten", "missing", "late", "open")
-    )
-    yield element("p", f"{ledger.recorded} recorded = {where}")
+    yield element("p", ledger.equation)
     for name in snapshot.header.missing[:MAX_PROCESSES]:
         yield element("p", f"Missing: the last moments of {name}", class_="warn")
     for problem in snapshot.problems:
@@ -355,12 +352,15 @@ def _loss(snapshot: Snapshot) -> Iterator[Markup]:
     gaps, more_gaps = _bounded(snapshot.gaps, MAX_GAPS, "gaps")
     if gaps:
         yield element("h3", "Gaps")
-        yield table(("from", "until", "process", "cause", "records"), (_gap_row(snapshot, gap) for gap in gaps), left=4)
+        threads = {(t.process, t.writer): t.name or f"thread {t.writer}" for t in snapshot.threads}
+        rows = (_gap_row(snapshot, gap, threads) for gap in gaps)
+        yield table(("from", "until", "process", "thread", "cause", "records"), rows, left=5)
     yield from more_gaps
 
 
-def _gap_row(snapshot: Snapshot, gap: Gap) -> tuple[str, ...]:
+def _gap_row(snapshot: Snapshot, gap: Gap, threads: Mapping[tuple[int, int], str]) -> tuple[str, ...]:
     begin, end = (time_of_day(snapshot.wall_ns(at))[:-6] for at in (gap.begin_ns, gap.end_ns))
     cause = f"{gap.cause}: {gap.detail}" if gap.detail else gap.cause
     count = "unknown" if gap.count is None else str(gap.count)
-    return (begin, end, snapshot.processes[gap.process].name, cause, count)
+    thread = "all" if gap.writer is None else threads.get((gap.process, gap.writer), f"thread {gap.writer}")
+    return (begin, end, snapshot.processes[gap.process].name, thread, cause, count)

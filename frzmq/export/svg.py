@@ -1,6 +1,6 @@
 """A still picture of a snapshot, or of one operation over all processes that it touched: for a README or an incident ticket.
 
-One lane for each thread or task, its bars nested as in a timeline; flows as arrows; warnings, errors and exceptions as marks. In the picture of one
+One lane for each thread or task, its bars nested as in a timeline; flows as arrows; warnings, errors and exceptions as marks; hatched where records are lost. In the picture of one
 operation what else ran long meanwhile is dimmed beside it, but for operations of the same name. It follows the reader's light or dark scheme, and has no scripts and no fonts of its own.
 """
 
@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 from frzmq.config import format_duration
 from frzmq.errors import ConfigError
 from frzmq.export.lanes import OPEN_NS, Bar, Lane, lanes
-from frzmq.export.text import clean
+from frzmq.export.text import clean, lost_text
 from frzmq.reader.model import Operation, QuietCalls
 from frzmq.reader.snapshot import Snapshot
 
@@ -24,6 +24,9 @@ AXIS_PX: Final = 30
 MARGIN_PX: Final = 8
 MAX_LANES: Final = 60
 MAX_DIMMED: Final = 6
+MAX_HATCHED: Final = 500
+"""Stretches of lanes."""
+LEAST_HATCHED_PX: Final = 4
 MAX_DEPTH: Final = 40
 """Of the bars of one lane: a recursion may be thousands deep."""
 LEAST_PX: Final = 0.5
@@ -34,9 +37,9 @@ STYLE: Final = """
 text{font:11px ui-monospace,Menlo,Consolas,monospace;fill:#1f2328}
 .a{fill:#656d76}.g{stroke:#d0d7de;stroke-width:1}.l{fill:#f6f8fa}.b{fill:#fff}
 .o{fill:#8ec5ff;stroke:#0969da}.s{fill:#b6e3c6;stroke:#1a7f37}.c{fill:#eadcff;stroke:#8250df}.e{fill:#ffc1ba;stroke:#cf222e}.d{opacity:.45}
-.f{fill:none;stroke:#8250df;stroke-width:1.2}.w{fill:#bf8700}.x{fill:#cf222e}
+.f{fill:none;stroke:#8250df;stroke-width:1.2}.w{fill:#bf8700}.x{fill:#cf222e}.h{stroke:#cf222e;stroke-width:1.5}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.a{fill:#8d96a0}.g{stroke:#30363d}.l{fill:#161b22}.b{fill:#0d1117}
-.o{fill:#1f4b7a;stroke:#4493f8}.s{fill:#1d4d2b;stroke:#3fb950}.c{fill:#3b2660;stroke:#a371f7}.e{fill:#6b1f1c;stroke:#f85149}.f{stroke:#a371f7}.w{fill:#d29922}.x{fill:#f85149}}
+.o{fill:#1f4b7a;stroke:#4493f8}.s{fill:#1d4d2b;stroke:#3fb950}.c{fill:#3b2660;stroke:#a371f7}.e{fill:#6b1f1c;stroke:#f85149}.f{stroke:#a371f7}.w{fill:#d29922}.x{fill:#f85149}.h{stroke:#f85149}}
 """
 
 
@@ -89,7 +92,9 @@ class _Picture:
         self._snapshot = snapshot
         self._operation = operation
         self._width = width
-        self._narrow = self._deep = 0
+        self._narrow = self._deep = self._hatched = 0
+        self._pattern = "lost" if operation is None else f"lost-{operation.op}"
+        """Its id: pictures of one page have each their own."""
         if operation is None:
             self._begin_ns, self._end_ns = snapshot.begin_ns, snapshot.end_ns
             self._mine: set[int] = set()
@@ -154,10 +159,14 @@ class _Picture:
         title = "a snapshot" if self._operation is None else self._operation.name
         yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self._width} {height}" width="{self._width}" height="{height}" role="img">'
         yield f"<title>{escape(clean(title))}</title><style>{STYLE}</style>"
+        yield f'<defs><pattern id="{self._pattern}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        yield '<line class="h" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>'
         yield f'<rect class="b" width="{self._width}" height="{height}"/>'
         yield from self._axis(y)
         for row in self._shown:
             yield from self._row(row, tops[row.lane.track, row.lane.number])
+        for row in self._shown:
+            yield from self._gaps(row, tops[row.lane.track, row.lane.number])
         yield from self._flows(tops)
         yield from self._marks(tops)
         yield f'<text class="a" x="{MARGIN_PX}" y="{height - 6}">{self._footer()}</text></svg>\n'
@@ -195,6 +204,22 @@ class _Picture:
                 yield f'<text x="{left + 4}" y="{y + 13}">{escape(text)}</text>'
         yield "</g>"
 
+    def _gaps(self, row: _Row, top: int) -> Iterator[str]:
+        """What its thread lost, or all of its process."""
+        track = self._snapshot.tracks[row.lane.track]
+        writer = self._snapshot.threads[track.thread].writer
+        for gap in self._snapshot.gaps:
+            mine = gap.process == track.process and (gap.writer is None or gap.writer == writer)
+            if not mine or gap.begin_ns > self._end_ns or gap.end_ns < self._begin_ns:
+                continue
+            self._hatched += 1
+            if self._hatched > MAX_HATCHED:
+                continue
+            right = max(self._x(gap.end_ns), LABEL_PX + LEAST_HATCHED_PX)
+            left = min(self._x(gap.begin_ns), right - LEAST_HATCHED_PX)
+            yield f'<rect x="{left}" y="{top}" width="{round(right - left, 2)}" height="{row.height_px - MARGIN_PX}" fill="url(#{self._pattern})">'
+            yield f"<title>{escape(clean(lost_text(gap)))}</title></rect>"
+
     def _flows(self, tops: dict[tuple[int, int], int]) -> Iterator[str]:
         for flow in self._snapshot.flows:
             source, target = tops.get((flow.from_track, 0)), tops.get((flow.to_track, 0))
@@ -224,6 +249,10 @@ class _Picture:
         notes = [f"{format_duration(self._end_ns - self._begin_ns)}"]
         if any(row.dimmed for row in self._shown):
             notes.append("dimmed: what else ran meanwhile")
+        if self._hatched:
+            notes.append("hatched: records are lost")
+        if self._hatched > MAX_HATCHED:
+            notes.append(f"{self._hatched - MAX_HATCHED} more such stretches")
         if self._narrow:
             notes.append(f"{self._narrow} bars too narrow to be seen")
         if self._deep:

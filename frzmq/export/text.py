@@ -162,9 +162,8 @@ class _Places:
 
     def gap(self, gap: Gap) -> str:
         who = "" if gap.writer is None else f"  {self._thread(gap.process, gap.writer)}"
-        count = "records" if gap.count is None else f"{gap.count} records"
         detail = f"  ({clean(gap.detail)})" if gap.detail else ""
-        return f"{self._time(gap.begin_ns)}  {self._processes[gap.process]}{who}  lost: {count} {gap.cause}, until {self._time(gap.end_ns)}{detail}"
+        return f"{self._time(gap.begin_ns)}  {self._processes[gap.process]}{who}  lost: {lost_text(gap)}, until {self._time(gap.end_ns)}{detail}"
 
     def _time(self, time_ns: int) -> str:
         return time_of_day(self._snapshot.wall_ns(time_ns))
@@ -174,6 +173,11 @@ class _Places:
 
     def _place(self, process: int, writer: int, track: int) -> str:
         return (self._tasks.get((process, track)) or f"task {track}") if track else self._thread(process, writer)
+
+
+def lost_text(gap: Gap) -> str:
+    """``4 records overwritten``"""
+    return f"{'records' if gap.count is None else f'{gap.count} records'} {gap.cause}"
 
 
 class _CallDepths:

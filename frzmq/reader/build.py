@@ -476,6 +476,8 @@ class Builder:
             horizon_ns=stream.horizon_ns,
             ledger=stream.ledger,
             clock=self._clocks[number],
+            writers=stream.writers,
+            other_writers=stream.other_writers,
         )
 
     def _built_operation(self, o: _Operation) -> Operation:

@@ -5,9 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from frzmq.snapfile.format import SnapshotHeader, StreamHeader
+from frzmq.wire.ledger import LOST, writers_disagree
 
-CAUSES = ("overwritten", "missing", "late", "dropped", "torn")
-"""Of the ledger: what is lost, and why. `evicted` is let go on purpose, `duplicate` and `rejected` are nothing that anybody misses."""
+
+@dataclass(frozen=True, slots=True)
+class StreamCertificate:
+    """Of one tracer."""
+
+    name: str
+    state: str
+    answer: str
+    """flushed, read, missing, or "": it was not asked."""
+    horizon_ns: int
+    """From when on it is complete, recorder's clock; 0: nothing of it is held."""
+    tseqs: tuple[tuple[int, int], ...]
+    """Of the batches that came, as ranges [from, to)."""
+    lost: dict[str, int]
+    """Records by cause, those that are not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +40,10 @@ class Certificate:
     lost: dict[str, int]
     """Records by cause, those that are not 0."""
     unbalanced: tuple[str, ...]
-    """Whose ledgers do not add up: a fault of the recorder."""
+    """Whose ledgers do not add up, as a whole or by writer: a fault of the recorder."""
     horizon_ns: int
     """From when on every held stream is complete; 0: nothing is held."""
+    streams: tuple[StreamCertificate, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -37,20 +52,48 @@ class Certificate:
 
 
 def certificate(header: SnapshotHeader) -> Certificate:
-    def names(*answers: str) -> tuple[str, ...]:
-        return tuple(_name(stream) for stream in header.streams if stream.answer in answers)
+    streams = tuple(map(_of_stream, header.streams))
 
-    lost = {cause: sum(getattr(stream.ledger, cause) for stream in header.streams) for cause in CAUSES}
+    def names(*answers: str) -> tuple[str, ...]:
+        return tuple(stream.name for stream in streams if stream.answer in answers)
+
+    lost = {cause: sum(stream.lost.get(cause, 0) for stream in streams) for cause in LOST}
     return Certificate(
         expected=names("flushed", "read", "missing"),
         answered=names("flushed"),
         read=names("read"),
         missing=names("missing"),
-        dead=tuple(_name(stream) for stream in header.streams if stream.state == "dead"),
+        dead=tuple(stream.name for stream in streams if stream.state == "dead"),
         lost={cause: count for cause, count in lost.items() if count},
-        unbalanced=tuple(_name(stream) for stream in header.streams if not stream.ledger.balanced),
+        unbalanced=tuple(_name(stream) for stream in header.streams if not _adds_up(stream)),
         horizon_ns=header.horizon_ns,
+        streams=streams,
     )
+
+
+def _of_stream(stream: StreamHeader) -> StreamCertificate:
+    return StreamCertificate(
+        name=_name(stream),
+        state=stream.state,
+        answer=stream.answer,
+        horizon_ns=stream.horizon_ns,
+        tseqs=tuple(_between(stream.gaps, 1, stream.stored_through + 1)),
+        lost={cause: count for cause in LOST if (count := getattr(stream.ledger, cause))},
+    )
+
+
+def _between(gaps: tuple[tuple[int, int], ...], start: int, end: int) -> list[tuple[int, int]]:
+    """What of ``[start, end)`` is in no gap."""
+    found = []
+    for gap_start, gap_end in (*gaps, (end, end)):
+        if start < gap_start:
+            found.append((start, gap_start))
+        start = max(start, gap_end)
+    return found
+
+
+def _adds_up(stream: StreamHeader) -> bool:
+    return stream.ledger.balanced and not writers_disagree(stream.ledger, stream.writers, stream.other_writers)
 
 
 def _name(stream: StreamHeader) -> str:

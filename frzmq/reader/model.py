@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from frzmq.wire.codec import Scalar, Value
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 
 Attributes = Mapping[str, Scalar]
 
@@ -76,6 +76,10 @@ class Process:
     """From when on it is complete; 0: nothing is held."""
     ledger: Ledger
     clock: Clock
+    writers: tuple[WriterLedger, ...] = ()
+    """The ledger by writer; an older file does not have it."""
+    other_writers: int = 0
+    """So many more, of which there is none."""
 
     @property
     def name(self) -> str:
@@ -316,7 +320,7 @@ class Gap:
     begin_ns: int
     end_ns: int
     cause: str
-    """overwritten, missing, incomplete (the generation was sealed by death, silence, ...), damaged (the file), evicted (a hole of generations)."""
+    """overwritten, missing (or late), dropped, incomplete (the generation was sealed by death, silence, ...), damaged (the file), evicted (a hole of generations)."""
     count: int | None
     """Records; None: not known."""
     generation: int

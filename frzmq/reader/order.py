@@ -69,6 +69,7 @@ class StreamReader:
 
     def _generations(self) -> Iterator[Iterator[Entry]]:
         expected: dict[int, int] = {}
+        dropped: dict[int, int] = {}
         before: GenerationInfo | None = None
         for section in self.sections:
             assert section.info is not None
@@ -81,6 +82,7 @@ class StreamReader:
             marks: list[Entry] = [*self._opened(section.info, decoded)]
             gaps = self._gaps(before, section.info, body.problem, decoded, expected)
             marks += [Lost(gap.begin_ns, gap) for gap in gaps]
+            marks += [Lost(gap.begin_ns, gap) for gap in self._dropped(section.info, decoded, dropped)]
             marks.sort(key=entry_time)
             before = section.info
             yield heapq.merge(marks, *self._writers(section, decoded), key=entry_time)
@@ -142,15 +144,29 @@ class StreamReader:
             yield Gap(self._number, None, end_ns, end_ns, "incomplete", None, number, f"sealed by {info.seal}")
         rows = {row.writer: row for row in decoded.rows or ()}
         for writer in sorted(decoded.writers.keys() | rows.keys()):
-            yield from self._writer_gaps(number, decoded.writers.get(writer, []), rows.get(writer), expected, begin_ns)
+            yield from self._writer_gaps(info, decoded.writers.get(writer, []), rows.get(writer), expected, begin_ns)
+
+    def _dropped(self, info: GenerationInfo, decoded: DecodedGeneration, known: dict[int, int]) -> Iterator[Gap]:
+        """By how much the writers' own counts went up; ``known``: these, kept from generation to generation."""
+        begin_ns, end_ns = info.first_ns + self._offset_ns, max(info.first_ns, info.last_ns) + self._offset_ns
+        for row in decoded.rows or ():
+            # what a writer that began earlier had dropped before the first generation that is held it dropped nobody knows when
+            count = row.dropped - known.get(row.writer, 0 if row.first_index == 0 else row.dropped)
+            known[row.writer] = row.dropped
+            if count > 0:
+                yield Gap(self._number, row.writer, begin_ns, end_ns, "dropped", count, info.generation)
 
     def _writer_gaps(
-        self, generation: int, batches: list[Batch], row: WriterEnd | None, expected: dict[int, int], begin_ns: int
+        self, info: GenerationInfo, batches: list[Batch], row: WriterEnd | None, expected: dict[int, int], begin_ns: int
     ) -> Iterator[Gap]:
+        generation = info.generation
         writer = row.writer if row is not None else batches[0].header.writer
         at = row.first_index if row is not None else expected.get(writer)
         since_ns = begin_ns
-        overwritten = row.overwritten if row is not None else ()
+        overwritten: Iterable[tuple[int, int]] = row.overwritten if row is not None else ()
+        if row is not None and info.complete:
+            # all that was sent is here: what it lacks the tracer had lost
+            overwritten = ((row.first_index, row.next_index),)
         for batch in batches:
             header = batch.header
             # the base of a batch is the time of the record before it

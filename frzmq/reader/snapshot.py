@@ -32,7 +32,7 @@ from frzmq.reader.model import (
 from frzmq.reader.order import Entry, StreamReader, entry_time
 from frzmq.snapfile.format import SnapshotHeader
 from frzmq.snapfile.load import MAX_PROBLEMS, SnapshotFile
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, total
 
 
 class Snapshot:
@@ -141,8 +141,7 @@ class Snapshot:
     @property
     def ledger(self) -> Ledger:
         """Of all streams together."""
-        ledgers = [stream.ledger for stream in self.header.streams]
-        return Ledger(*(sum(getattr(each, name) for each in ledgers) for name in Ledger.__slots__))
+        return total([stream.ledger for stream in self.header.streams])
 
     @property
     def horizon_ns(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from frzmq.reader.snapshot import Snapshot
 from frzmq.snapfile.format import GenerationInfo, StreamHeader
 from frzmq.wire.batch import Batch, WriterEnd
 from frzmq.wire.kinds import KINDS
+from frzmq.wire.ledger import writers_disagree
 
 MAX_FINDINGS = 1000
 _RECOVERED = ("death", "silence", "stuck")
@@ -90,6 +92,8 @@ class _Stream:
         self._last_ns: dict[int, int] = {}
         self._next_index: dict[int, int] = {}
         self._unknown_tseqs = 0
+        self._found: dict[int, Counter[str]] = {}
+        """By writer, records by where the generations and their end marks say that they are."""
 
     def findings(self) -> Iterator[Finding]:
         for section in self._file.strings(self._number):
@@ -111,15 +115,35 @@ class _Stream:
                 yield from self._generation(section.info, decoded)
         if self._strings.unknown:
             yield self._error("string", f"{self._strings.unknown} references to strings that are not in its table")
-        ledger = self._header.ledger
-        if not ledger.balanced:
+        if held > self._header.ledger.held:
             yield self._error(
-                "ledger", f"recorded is not open + held + evicted + late + overwritten + missing: {ledger}"
+                "ledger", f"its ledger says {self._header.ledger.held} records held, the generations have {held}"
             )
-        if held > ledger.held:
-            yield self._error("ledger", f"its ledger says {ledger.held} records held, the generations have {held}")
+        yield from self._ledger()
         if self._unknown_tseqs:
             yield self._error("batch", f"{self._unknown_tseqs} batches are in it which, its header says, never came")
+
+    def _ledger(self) -> Iterator[Finding]:
+        """Does it add up, as a whole and by writer, and have what the generations have? It may have more: of what was evicted, or is not in this snapshot."""
+        header = self._header
+        if not header.ledger.balanced:
+            yield self._error("ledger", header.ledger.equation)
+        if problem := writers_disagree(header.ledger, header.writers, header.other_writers):
+            yield self._error("ledger", problem)
+        rows = {row.writer: row for row in header.writers}
+        for writer, found in sorted(self._found.items()) if rows else ():
+            row = rows.get(writer)
+            if row is None and found.total() and not header.other_writers:
+                yield self._error("ledger", f"writer {writer} is in the generations, and has no ledger")
+            elif row is not None:
+                # what was missing when its generation was sealed may have come late
+                most = {"held": row.held, "overwritten": row.overwritten, "missing": row.missing + row.late}
+                for name, count in most.items():
+                    if found[name] > count:
+                        yield self._error(
+                            "ledger",
+                            f"writer {writer}: its ledger says {count} records {name}, the generations have {found[name]}",
+                        )
 
     def _came(self, tseq: int) -> bool:
         header = self._header
@@ -186,6 +210,17 @@ class _Stream:
                     f"{where}: writer {writer}: wanted {row.next_index - row.first_index} records, got {held} and {overwritten} overwritten",
                 )
         self._next_index[writer] = at
+        self._count(writer, held, info, batches, row)
+
+    def _count(self, writer: int, held: int, info: GenerationInfo, batches: list[Batch], row: WriterEnd | None) -> None:
+        found = self._found.setdefault(writer, Counter())
+        found["held"] += held
+        if row is not None:
+            lost = row.next_index - row.first_index - held
+            # all that was sent is here: what it lacks the tracer had lost
+            overwritten = lost if info.complete else _not_in(row.overwritten, batches)
+            found["overwritten"] += overwritten
+            found["missing"] += lost - overwritten
 
     def _records(self, where: str, decoded: DecodedGeneration, batches: list[Batch]) -> Iterator[Finding]:
         problems: list[Finding] = []
@@ -203,10 +238,26 @@ class _Stream:
             for raw in decoder.records([batch], decoded.kinds, problem):
                 last_ns = raw.time_ns
                 count += 1
-            if count == header.count and last_ns != header.last_ns:
+            # one that was sent without its records keeps their times
+            if 0 < count == header.count and last_ns != header.last_ns:
                 problem(batch, header.first_index, f"time: wanted the last at {header.last_ns}, got {last_ns}")
             self._last_ns[header.writer] = max(last_ns, self._last_ns.get(header.writer, 0))
         yield from problems
+
+
+def _not_in(ranges: tuple[tuple[int, int], ...], batches: list[Batch]) -> int:
+    """How many of the indices in ``ranges`` are not those of records in ``batches``; both ascend."""
+    count = sum(end - start for start, end in ranges)
+    at = 0
+    for start, end in ranges:
+        while at < len(batches) and batches[at].header.first_index + batches[at].header.count <= start:
+            at += 1
+        n = at
+        while n < len(batches) and batches[n].header.first_index < end:
+            header = batches[n].header
+            count -= max(0, min(end, header.first_index + header.count) - max(start, header.first_index))
+            n += 1
+    return count
 
 
 def _order(snapshot: Snapshot) -> Iterator[Finding]:

@@ -135,7 +135,7 @@ class Control:
     def request(self, peer: bytes, request: Request, now_ns: int) -> None:
         match request:
             case StatusRequest():
-                self._reply(peer, StatusReply(request.id, self.machine.status(now_ns)))
+                self._reply(peer, StatusReply(request.id, self.machine.status(now_ns, writers=request.writers)))
             case StartRequest():
                 self._start(peer, request, now_ns)
             case StopRequest():

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.tail import Tail
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import Hello, LogLine, Reply, Request, ToRecorder, ToTracer
 
 # --- what the ring holds
@@ -77,6 +77,8 @@ class SealedGeneration:
     """The body of its END batch, b"" when there was none (or an empty one)."""
     lost: int = 0
     """Records known to be missing or overwritten in it."""
+    counted: bytes = field(default=b"", repr=False)
+    """How many records of each writer, as `frzmq.recorder.ledger.Book` packs it."""
 
     @property
     def frame_bytes(self) -> int:
@@ -120,6 +122,9 @@ class StreamView:
     """The last tseq that came."""
     gaps: tuple[tuple[int, int], ...]
     """Those before it that did not, as ranges [from, to)."""
+    writers: tuple[WriterLedger, ...] = field(default=(), repr=False)
+    other_writers: int = 0
+    """Of which there is no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,15 @@ class LinkReceived:
     peer: bytes
     """Routing id on the link's ROUTER."""
     message: ToRecorder
+    key: str = ""
+    """The name of the key that it came with; "": there are no keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """Nobody may record under this name any more, as those did who did so far."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +231,7 @@ Input: TypeAlias = (
     FrameReceived
     | LinkReceived
     | LinkGarbage
+    | KeyRevoked
     | TracerDied
     | RequestReceived
     | RequestGarbage

@@ -104,7 +104,7 @@ def _pid_in(fd: int) -> str:
 class Liveness:
     """Looks at ``UUID.lock`` of each watched tracer. The file is opened once, so that its removal changes nothing.
 
-    A tracer whose file cannot be opened is not watched: its silence has to tell.
+    A tracer whose file cannot be opened is not watched: its silence has to tell. Where it was for want of descriptors it is tried again.
     """
 
     def __init__(self, directory: str | None) -> None:
@@ -112,6 +112,7 @@ class Liveness:
         self._fds: dict[bytes, int] = {}
         self._processes: dict[bytes, int] = {}
         """Handles on those that hold the locks."""
+        self._untried: set[bytes] = set()
         self._next_probe_ns = 0
 
     def watch(self, uuid: bytes) -> bool:
@@ -120,7 +121,9 @@ class Liveness:
             return uuid in self._fds
         try:
             fd = os.open(os.path.join(self._directory, f"{uuid.hex()}.lock"), os.O_RDONLY | _FLAGS)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._untried.add(uuid)
             return False
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -132,6 +135,7 @@ class Liveness:
         return True
 
     def forget(self, uuid: bytes) -> None:
+        self._untried.discard(uuid)
         for fds in (self._fds, self._processes):
             fd = fds.pop(uuid, None)
             if fd is not None:
@@ -139,13 +143,16 @@ class Liveness:
 
     def deadline_ns(self) -> int | None:
         """When `probe` is to be called."""
-        return self._next_probe_ns if self._fds else None
+        return self._next_probe_ns if self._fds or self._untried else None
 
     def probe(self, now_ns: int) -> list[tuple[bytes, str]]:
         """The tracers whose lock is free, and how they ended, at most every PROBE_NS; each is told once and forgotten."""
         if now_ns < self._next_probe_ns:
             return []
         self._next_probe_ns = now_ns + PROBE_NS
+        untried, self._untried = self._untried, set()
+        for uuid in untried:
+            self.watch(uuid)
         free = [uuid for uuid, fd in self._fds.items() if is_free(fd)]
         dead = [(uuid, how_it_ended(self._processes.get(uuid, -1))) for uuid in free]
         for uuid in free:

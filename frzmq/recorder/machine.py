@@ -28,6 +28,7 @@ from frzmq.recorder.events import (
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinesFound,
     LinkGarbage,
     LinkReceived,
@@ -48,10 +49,11 @@ from frzmq.recorder.events import (
 from frzmq.recorder.ring import Evicted, Ring
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
-from frzmq.recorder.tracers import MAX_ERROR_CHARS, Tracer, status_bytes, whole_horizon_ns
+from frzmq.recorder.tracers import MAX_ERROR_CHARS, ROW_BYTES, Tracer, status_bytes, whole_horizon_ns
 from frzmq.triggers import parse_trigger
 from frzmq.wire.batch import HEADER_SIZE, BatchType, Header, decode_header, split_headers
 from frzmq.wire.messages import (
+    MAX_GENERATION,
     Ack,
     Advance,
     Hello,
@@ -70,7 +72,6 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import choose_version
 
 MAX_TRACERS = 4096
-MAX_GENERATION = 1 << 62
 MAX_ERRORS = 64
 ACK_EVERY_BYTES = 256 << 10
 ACK_DELAY_NS = 50_000_000
@@ -136,6 +137,8 @@ class RecorderMachine:
                 self._link(event, now_ns)
             case LinkGarbage():
                 self._link_garbage(event)
+            case KeyRevoked():
+                self._key_revoked(event.key, now_ns)
             case TracerDied():
                 self._died(event, now_ns)
             case RequestReceived():
@@ -172,8 +175,10 @@ class RecorderMachine:
             deadlines += [self._next_advance_ns, self._next_heartbeat_ns]
         return min(deadlines, default=None)
 
-    def status(self, now_ns: int) -> Status:
+    def status(self, now_ns: int, *, writers: bool = False) -> Status:
+        """``writers``: with the ledgers of the tracers' writers, as far as a reply can hold them."""
         tracers: list[TracerStatus] = []
+        told: list[Tracer] = []
         errors = [error[:256] for error in self._errors]
         room_bytes = MAX_STATUS_BYTES - 1024 * len(errors)
         for tracer in sorted(self._tracers.values(), key=lambda t: t.state is not State.LIVE):
@@ -186,6 +191,10 @@ class RecorderMachine:
                 ]
                 break
             tracers.append(status)
+            told.append(tracer)
+        if writers and room_bytes > 0:
+            most = room_bytes // max(len(told), 1) // ROW_BYTES
+            tracers = [tracer.with_writers(status, most) for tracer, status in zip(told, tracers, strict=True)]
         since_ns, records, size_bytes = self._rate_marks[0]
         passed_ns = max(now_ns - since_ns, 10**9)
         return Status(
@@ -245,7 +254,10 @@ class RecorderMachine:
 
     def _proven(self, header: Header) -> Tracer | None:
         tracer = self._current.get(header.uuid)
-        if tracer is None or (tracer.hello.incarnation, tracer.nonce) == (header.incarnation, header.nonce):
+        if tracer is None:
+            return None
+        if (tracer.hello.incarnation, tracer.nonce) == (header.incarnation, header.nonce):
+            tracer.has_nonce = True
             return tracer
         tracer.stream.count_rejected(header)
         return None
@@ -293,9 +305,11 @@ class RecorderMachine:
 
     def _link(self, event: LinkReceived, now_ns: int) -> None:
         tracer = self._peers.get(event.peer)
+        if tracer is not None and tracer.key != event.key:
+            tracer = None
         match event.message:
             case Hello():
-                self._hello(event.peer, event.message, now_ns)
+                self._hello(event.peer, event.message, event.key, now_ns)
             case Ping():
                 self._out.append(SendLink(event.peer, Pong(event.message.sent_ns, now_ns)))
                 if tracer is not None:
@@ -333,10 +347,16 @@ class RecorderMachine:
         if event.peer not in self._peers:
             self._out.append(SendLink(event.peer, Reject(event.reason[:MAX_ERROR_CHARS])))
 
-    def _hello(self, peer: bytes, hello: Hello, now_ns: int) -> None:
+    def _key_revoked(self, key: str, now_ns: int) -> None:
+        for tracer in self._current.values():
+            if tracer.key == key and tracer.state in (State.LIVE, State.SILENT):
+                self._stop(tracer, f"its key {key!r} was revoked", now_ns)
+
+    def _hello(self, peer: bytes, hello: Hello, key: str, now_ns: int) -> None:
         known = self._current.get(hello.uuid)
-        reason = self._why_not(known, hello)
+        reason = self._why_not(known, peer, hello, key)
         if reason:
+            self._rejected_frames += 1
             self._out.append(SendLink(peer, Reject(reason)))
         elif known is not None and known.hello.incarnation == hello.incarnation:
             self._know_peer(known, peer)
@@ -353,26 +373,31 @@ class RecorderMachine:
                 self._put(known, known.stream.close(Seal.REPLACED), now_ns)
                 if known.state in (State.LIVE, State.SILENT):
                     self._leave(known, State.GONE)
-            self._join(peer, hello, now_ns)
+            self._join(peer, hello, key, known.stream.ends() if known is not None else {}, now_ns)
 
-    def _why_not(self, known: Tracer | None, hello: Hello) -> str:
+    def _why_not(self, known: Tracer | None, peer: bytes, hello: Hello, key: str) -> str:
         try:
             choose_version(hello.wire_oldest, hello.wire_newest)
         except WireError as error:
             return str(error)
         if hello.generation >= MAX_GENERATION:
             return f"hello: wanted a generation below {MAX_GENERATION}, got {hello.generation}"
+        if known is not None and known.key != key:
+            return f"hello: wanted the key that tracer {hello.uuid.hex()[:8]} came with, got {key!r}"
+        if known is not None and peer != known.peer and not known.is_proven_by(hello):
+            return f"hello: wanted the nonce of tracer {hello.uuid.hex()[:8]}, which joined on another connection"
         if known is not None and hello.incarnation < known.hello.incarnation:
             return f"hello: wanted incarnation {known.hello.incarnation} or later of tracer {hello.uuid.hex()[:8]}, got {hello.incarnation}"
         if known is None and len(self._tracers) >= MAX_TRACERS:
             return f"hello: wanted at most {MAX_TRACERS} tracers, got one more"
         return ""
 
-    def _join(self, peer: bytes, hello: Hello, now_ns: int) -> None:
+    def _join(self, peer: bytes, hello: Hello, key: str, ends: Mapping[int, int], now_ns: int) -> None:
         stream = Stream(
             asked=hello.generation + 1,
             young=hello.generation == 0,
             max_strings_bytes=max(1 << 20, self._config.max_bytes // 8),
+            ends=ends,
         )
         tracer = Tracer(
             number=self._next_number,
@@ -384,6 +409,7 @@ class RecorderMachine:
             heard_ns=now_ns,
             advanced_ns=now_ns,
             hello_offset_ns=self._hello_offset_ns(hello, now_ns),
+            key=key,
         )
         self._next_number += 1
         self._tracers[tracer.number] = tracer
@@ -396,6 +422,7 @@ class RecorderMachine:
         self._welcome(tracer)
 
     def _rejoin(self, tracer: Tracer, hello: Hello, now_ns: int) -> None:
+        tracer.has_nonce |= hello.nonce == tracer.nonce
         tracer.hello = hello
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
@@ -665,6 +692,11 @@ class RecorderMachine:
     def silent(self) -> list[Tracer]:
         """Not heard of for long; what is open of them may go on."""
         return [t for t in self._tracers.values() if t.state is State.SILENT]
+
+    @property
+    def tracers(self) -> int:
+        """That are known, whatever their state."""
+        return len(self._tracers)
 
     def tracer(self, number: int) -> Tracer | None:
         return self._tracers.get(number)

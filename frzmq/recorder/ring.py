@@ -31,7 +31,11 @@ class Kept:
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        size_bytes = self.generation.frame_bytes + len(self.generation.end_mark) + OVERHEAD_BYTES
+        size_bytes = (
+            sum(map(len, (self.generation.end_mark, self.generation.counted)))
+            + self.generation.frame_bytes
+            + OVERHEAD_BYTES
+        )
         object.__setattr__(self, "size_bytes", size_bytes)
 
 

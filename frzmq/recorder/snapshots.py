@@ -5,11 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from typing import Final
 
 from frzmq.recorder.events import RingView, SealedGeneration, StreamView, WriteSnapshot
-from frzmq.snapfile.format import Generation, GenerationInfo, SnapshotHeader, StreamBody, StreamHeader
+from frzmq.recorder.tracers import ROW_BYTES, bounded_rows
+from frzmq.snapfile.format import MAX_HEADER_BYTES, Generation, GenerationInfo, SnapshotHeader, StreamBody, StreamHeader
 from frzmq.snapfile.writer import write_snapshot
 from frzmq.version import package_version
+
+MAX_ROWS: Final = MAX_HEADER_BYTES // 4 // ROW_BYTES
+"""Ledgers of writers in one header, of all streams."""
 
 
 def write_view(write: Callable[[bytes], object], instruction: WriteSnapshot, machine: str) -> int:
@@ -30,12 +35,13 @@ def _header(instruction: WriteSnapshot, machine: str) -> SnapshotHeader:
         machine=machine,
         horizon_ns=view.horizon_ns,
         missing=instruction.missing,
-        streams=tuple(_stream(stream) for stream in view.streams),
+        streams=tuple(_stream(stream, MAX_ROWS // len(view.streams)) for stream in view.streams),
     )
 
 
-def _stream(stream: StreamView) -> StreamHeader:
+def _stream(stream: StreamView, most_rows: int) -> StreamHeader:
     hello = stream.hello
+    writers, other_writers = bounded_rows((stream.writers, stream.other_writers), most_rows)
     return StreamHeader(
         uuid=hello.uuid,
         incarnation=hello.incarnation,
@@ -58,6 +64,8 @@ def _stream(stream: StreamView) -> StreamHeader:
         answer=stream.answer.value,
         stored_through=stream.stored_through,
         gaps=stream.gaps,
+        writers=writers,
+        other_writers=other_writers,
     )
 
 

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from frzmq.errors import ControlCode
+from frzmq.errors import ControlCode, os_error_text
 from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinished, Store, WriteSnapshot
 from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
 MAX_SPOOLS: Final = 8
+MAX_SERVED: Final = 64
+"""Clients, of all snapshots: what each does not read waits in memory, up to its connection's high-water mark."""
 MAX_EARLY: Final = 256
 """Clients whose credit, or cancel, came while the flush before their snapshot still ran."""
 MAX_CREDIT: Final = 1 << 16
@@ -111,7 +113,7 @@ class Spools:
         try:
             file = tempfile.TemporaryFile(prefix="frzmq")  # noqa: SIM115  # outlives this call: `pump` closes it
         except OSError as error:
-            return self._refuse(instruction, f"no temporary file: {error.strerror}")
+            return self._refuse(instruction, f"no temporary file{_place()}: {error.strerror}")
         # the spool does not keep the view: what the ring forgets is to be free while a slow client still reads
         spool = _Spool(instruction.snapshot, instruction.missing, file)
         try:
@@ -133,7 +135,12 @@ class Spools:
 
     def _add(self, spool: _Spool, client: SnapshotClient, now_ns: int) -> None:
         early = self._early.pop((client.peer, client.id), 0)
-        if early is not None:
+        if early is None:
+            return
+        if sum(len(other.clients) for other in self._spools) >= MAX_SERVED:
+            reason = f"wanted at most {MAX_SERVED} clients that are served, got one more"
+            self._tell([client], reason, ControlCode.BUSY)
+        else:
             credit = client.credit + early
             spool.clients.append(_Client(client.peer, client.id, credit, now_ns + self._idle_ns, now_ns + TOTAL_NS))
 
@@ -195,11 +202,14 @@ class Spools:
             spool.file.flush()
             path, store_error = self._stored(spool, instruction.store)
             self._written.append((spool, SnapshotFinished(spool.snapshot, written, "", path, store_error)))
+        except OSError as error:
+            reason = f"its temporary file{_place()}: {error.strerror}"
+            self._written.append((spool, SnapshotFinished(spool.snapshot, 0, reason)))
         except Exception as error:  # noqa: BLE001  # whatever it is, its clients are to hear of it
             self._written.append((spool, SnapshotFinished(spool.snapshot, 0, str(error) or type(error).__name__)))
         spool.left = True
         if self._closed:
-            spool.file.close()
+            _close(spool.file)
         self._wake()
 
     def _stored(self, spool: _Spool, store: Store | None) -> tuple[str, str]:
@@ -209,7 +219,7 @@ class Spools:
         try:
             return self._keep(spool.file, store), ""
         except OSError as error:
-            return "", f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            return "", os_error_text(error)
 
     # --- the loop
 
@@ -233,8 +243,7 @@ class Spools:
             spool.clients = [client for client in spool.clients if self._serve(spool, client, most, now_ns)]
             if not spool.clients and spool.size_bytes is not None:
                 self._spools.remove(spool)
-                with contextlib.suppress(OSError):
-                    spool.file.close()
+                _close(spool.file)
 
     def deadline_ns(self, now_ns: int) -> int | None:
         """When `pump` is to be called, unless credit or a written file comes before."""
@@ -304,5 +313,16 @@ class Spools:
         self._closed = True
         for spool in self._spools:
             if spool.left:
-                spool.file.close()
+                _close(spool.file)
         self._spools = []
+
+
+def _place() -> str:
+    """Where temporary files are, once that is found out."""
+    return f" in {tempfile.tempdir}" if tempfile.tempdir else ""
+
+
+def _close(file: IO[bytes]) -> None:
+    """What it could not write goes with it."""
+    with contextlib.suppress(OSError):
+        file.close()

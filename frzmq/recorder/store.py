@@ -36,13 +36,14 @@ class SnapshotStore:
         file.seek(0)
         with atomic_file(path) as out:
             shutil.copyfileobj(file, out, 1 << 20)
-        self.sweep()
+        self.sweep(path)
         return path
 
-    def sweep(self) -> None:
-        """Removes, oldest first, what is beyond the number, the age or the bytes that are to be kept: never the newest, never a pinned one."""
+    def sweep(self, made: str = "") -> None:
+        """Removes, oldest first, what is beyond the number, the age or the bytes that are to be kept: never the newest, never a pinned one. ``made``: that is the
+        newest, whatever a clock that was set back meanwhile says."""
         config = self._config
-        newest_first = sorted(self._snapshots(), reverse=True)
+        newest_first = sorted(self._snapshots(), key=lambda found: (found[1] == made, found), reverse=True)
         too_old = time.time() - config.keep_age_s
         count = size_bytes = 0
         for n, (modified, path, mine_bytes) in enumerate(newest_first):

@@ -1,22 +1,14 @@
-"""One tracer's stream: its open generations and what seals them, its sequence numbers, its strings, its ledger.
-
-The ledger counts records, each in one place. Of those that were recorded while the recorder was on, as far as it knows of them::
-
-    recorded == open + held + evicted + late + overwritten + missing
-
-``open`` is in generations that are not sealed; ``held`` in the ring; ``evicted`` was there; ``late`` arrived for a generation that was sealed, and was not kept;
-``overwritten`` the tracer lost before it could send it; ``missing`` is the rest: it did not arrive. The recorder knows of a record by the batch that brought
-it or, once its generation is sealed, by an end mark that counts it or by a later batch of its writer, whose indices are beyond it. What is still in the tracer
-or under way is not known. Outside of the identity are ``dropped`` (never got an index), ``duplicate`` and ``rejected`` (arrived, and were not taken).
-"""
+"""One tracer's stream: its open generations and what seals them, its sequence numbers, its strings. Its records are counted by `frzmq.recorder.ledger`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from types import MappingProxyType
 
 from frzmq.errors import WireError
 from frzmq.recorder.events import Seal, SealedGeneration
+from frzmq.recorder.ledger import Book
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
 from frzmq.recorder.tail import Run, Tail
@@ -33,7 +25,7 @@ from frzmq.wire.batch import (
     where,
 )
 from frzmq.wire.kinds import KINDS
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import MAX_GAPS, Hello
 
 MAX_OPEN = 2
@@ -48,16 +40,7 @@ LARGE_BYTES = 16 << 10
 BLOCK_BYTES = 64 << 10
 """Smaller ones are joined to blocks of about this size: an object for each would cost more than their bytes do."""
 
-T = TypeVar("T")
 _OF_A_GENERATION = frozenset({BatchType.OPEN, BatchType.RECORDS, BatchType.END})
-
-
-@dataclass(slots=True)
-class _Writer:
-    """The ledger's part of one writer: every record in ``[first, settled)`` has its place."""
-
-    first: int
-    settled: int
 
 
 @dataclass(slots=True)
@@ -94,10 +77,12 @@ class Stream:
     """Takes batches that are proven to be its tracer's and seals generations, in their order.
 
     ``asked``: the generation that the tracer is asked to open. ``young``: the tracer has sent nothing before it said hello, so that its
-    sequence numbers begin at 1.
+    sequence numbers begin at 1, and the indices of its writers at 0. ``ends``: as of `Book`.
     """
 
-    def __init__(self, *, asked: int, young: bool, max_strings_bytes: int) -> None:
+    def __init__(
+        self, *, asked: int, young: bool, max_strings_bytes: int, ends: Mapping[int, int] = MappingProxyType({})
+    ) -> None:
         self.asked = asked
         self.opened = 0
         """The newest generation of which something came."""
@@ -112,6 +97,8 @@ class Stream:
         """Received, duplicates not counted."""
         self._max_strings_bytes = max_strings_bytes
         self._sealed_through = 0
+        self._left = 0
+        """The tracer records into this generation, or a later one, as its batches show."""
         self._record_from = 0
         self._open: list[_Open] = []
         self._seen = Ranges()
@@ -122,8 +109,7 @@ class Stream:
         self._goodbye_tseq = 0
         self._string_ids = Ranges()
         self._next_index: dict[int, int] = {}
-        self._writers: dict[int, _Writer] = {}
-        self._held = self._evicted = self._late = self._overwritten = self._missing = 0
+        self._book = Book(young, ends)
         self._dropped = self._duplicate = self._rejected = self._torn = 0
 
     # --- what came
@@ -189,11 +175,10 @@ class Stream:
     def discard_before(self, generation: int) -> None:
         """What comes of earlier generations is not recorded: the recorder is off. Nothing is open."""
         self._record_from = generation
-        self._writers = {}
+        self._book.interrupt()
 
     def count_evicted(self, generation: SealedGeneration) -> None:
-        self._held -= generation.records
-        self._evicted += generation.records
+        self._book.evict(generation.counted)
 
     def count_rejected(self, header: Header) -> None:
         self._rejected += _records(header)
@@ -245,8 +230,8 @@ class Stream:
     def stored_records(self) -> dict[int, Ranges]:
         """By writer: the indices of its records that have a place, or are open."""
         stored: dict[int, Ranges] = {}
-        for writer, known in self._writers.items():
-            stored.setdefault(writer, Ranges()).add(0, known.settled)
+        for writer, end in self._book.settled():
+            stored.setdefault(writer, Ranges()).add(0, end)
         for generation in self._open:
             for writer, received in generation.received.items():
                 for start, end in received.ranges():
@@ -265,7 +250,8 @@ class Stream:
     @property
     def settled_below(self) -> int:
         """The tracer has left every generation below this one, and what came of them is sealed."""
-        return self._open[0].number if self._open else self._sealed_through + 1
+        # one may be sealed although its tracer goes on with it, for want of memory or after a silence
+        return self._open[0].number if self._open else min(self._sealed_through + 1, self._left)
 
     @property
     def growth_bytes(self) -> int:
@@ -278,20 +264,21 @@ class Stream:
         return max(end - 1, 0), tuple(self._seen.gaps(1, end))
 
     def ledger(self) -> Ledger:
-        opened = sum(generation.records for generation in self._open)
-        return Ledger(
-            recorded=opened + self._held + self._evicted + self._late + self._overwritten + self._missing,
-            open=opened,
-            held=self._held,
-            evicted=self._evicted,
-            overwritten=self._overwritten,
-            missing=self._missing,
-            late=self._late,
-            dropped=self._dropped,
-            duplicate=self._duplicate,
-            rejected=self._rejected,
-            torn=self._torn,
-        )
+        p = self._book.places(sum(generation.records for generation in self._open))
+        outside = (self._dropped, self._duplicate, self._rejected, self._torn)
+        return Ledger(p.recorded, p.open, p.held, p.evicted, p.overwritten, p.missing, p.late, *outside)
+
+    def writers(self) -> tuple[tuple[WriterLedger, ...], int]:
+        """The ledgers of those that are told apart, and how many others there were."""
+        opened: dict[int, int] = {}
+        for generation in self._open:
+            for writer, received in generation.received.items():
+                opened[writer] = opened.get(writer, 0) + received.count(0, received.end)
+        return self._book.writers(opened), self._book.forgotten
+
+    def ends(self) -> dict[int, int]:
+        """By writer, where its indices ended, for the next incarnation of the tracer."""
+        return dict(self._book.settled())
 
     # --- sequence numbers
 
@@ -307,6 +294,7 @@ class Stream:
         self._seen.add(header.tseq, header.tseq + 1)
         if header.type in _OF_A_GENERATION:
             self._last_part_tseq = max(self._last_part_tseq, header.tseq)
+            self._left = max(self._left, header.generation + (header.type is BatchType.END))
         if len(self._seen) > MAX_GAPS:
             self._gaps_from = max(self._gaps_from, self._seen.join_first())
         self.count_dropped(header.dropped)
@@ -476,8 +464,7 @@ class Stream:
         oldest = self._open.pop(0)
         self._sealed_through = oldest.number
         self.open_bytes -= oldest.charged_bytes
-        self._held += oldest.records
-        lost = self._settle_ledger(oldest)
+        lost, counted = self._book.settle(oldest.received, oldest.mark, whole=oldest.whole)
         oldest.frames.sort(key=lambda frame: frame[0])
         return SealedGeneration(
             generation=oldest.number,
@@ -490,46 +477,14 @@ class Stream:
             frames=_blocks(oldest.frames),
             end_mark=oldest.mark_body,
             lost=lost,
+            counted=counted,
         )
 
-    def _settle_ledger(self, generation: _Open) -> int:
-        """Gives every record of a generation its place; returns how many of it are lost."""
-        rows = {row.writer: row for row in generation.mark.writers} if generation.mark is not None else {}
-        lost = 0
-        for writer in generation.received.keys() | rows.keys():
-            received = generation.received.get(writer, Ranges())
-            got = received.count(0, received.end)
-            row = rows.get(writer)
-            first, end = (row.first_index, row.next_index) if row is not None else (received.start, received.end)
-            known = self._writers.get(writer) or _Writer(first, first)
-            overwritten = sum(b - a - received.count(a, b) for a, b in row.overwritten) if row is not None else 0
-            missing = max(0, end - max(first, known.settled) - got - overwritten)
-            self._overwritten += overwritten
-            self._missing += missing + max(0, first - known.settled)
-            lost += overwritten + missing
-            known.settled = max(known.settled, end)
-            _remember(self._writers, writer, known)
-        return lost
-
     def _count_late(self, header: Header) -> None:
-        if header.type is not BatchType.RECORDS or header.generation < self._record_from:
-            return
-        start, end = header.first_index, header.first_index + header.count
-        known = self._writers.get(header.writer) or _Writer(start, start)
-        self.records += header.count
-        self._late += header.count
-        if start >= known.settled:
-            self._missing += start - known.settled
-            known.settled = end
-        elif end <= known.first:
-            self._missing += known.first - end
-            known.first = start
-        else:
-            # it was counted missing when its generation was sealed
-            self._missing -= min(self._missing, min(end, known.settled) - max(start, known.first))
-            known.settled = max(known.settled, end)
-            known.first = min(known.first, start)
-        _remember(self._writers, header.writer, known)
+        if header.type is BatchType.RECORDS and header.generation >= self._record_from:
+            late = self._book.late(header)
+            self.records += late
+            self._duplicate += header.count - late
 
 
 def _blocks(frames: list[tuple[int, bytes]]) -> tuple[bytes, ...]:
@@ -556,7 +511,7 @@ def _blocks(frames: list[tuple[int, bytes]]) -> tuple[bytes, ...]:
     return tuple(blocks)
 
 
-def _remember(table: dict[int, T], writer: int, value: T) -> None:
+def _remember(table: dict[int, int], writer: int, value: int) -> None:
     """As the last of a table of at most MAX_WRITERS."""
     table.pop(writer, None)
     table[writer] = value

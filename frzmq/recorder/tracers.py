@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from frzmq.recorder.events import Answer, Seal, SealedGeneration, State, StreamView
 from frzmq.recorder.ring import Kept
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
-from frzmq.wire.messages import Hello, TracerHeartbeat, TracerStatus
+from frzmq.wire.ledger import WriterLedger
+from frzmq.wire.messages import MAX_WRITERS, Hello, TracerHeartbeat, TracerStatus
 
 MAX_ERROR_CHARS = 1024
+ROW_BYTES = 9 * len(fields(WriterLedger)) + 1
+"""Of a writer's ledger in a message, at most."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class Tracer:
     error: str = ""
     rejoin_at_ns: int = 0
     """While stopped: from when on it may come back."""
+    key: str = ""
+    """The name of the key that it proved itself with: no other speaks for it."""
     died_ns: int | None = None
     """Its lock is free; what is under way may still come."""
     ended_how: str = ""
@@ -42,6 +47,8 @@ class Tracer:
     """Its buffer file is being read; no longer than this is waited for that."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))
     watched: bool = False
+    has_nonce: bool = False
+    """It has shown it: the welcome was not lost."""
     unacknowledged_bytes: int = 0
     ack_now: bool = False
     shared_advance_ns: int | None = None
@@ -50,6 +57,10 @@ class Tracer:
     @property
     def name(self) -> str:
         return f"{self.hello.service[:200]}[{self.hello.pid}]"
+
+    def is_proven_by(self, hello: Hello) -> bool:
+        """Whether it can be the same that says hello on another connection. Until it has shown its nonce it may have that with which it came."""
+        return hello.nonce == self.nonce or (not self.has_nonce and hello.nonce == self.hello.nonce)
 
     @property
     def dying(self) -> bool:
@@ -85,6 +96,7 @@ class Tracer:
 
     def view(self, kept: tuple[Kept, ...], answer: Answer = Answer.NONE) -> StreamView:
         stored_through, gaps = self.stream.stored()
+        writers, other_writers = self.stream.writers()
         return StreamView(
             hello=self.hello,
             joined_ns=self.joined_ns,
@@ -99,6 +111,8 @@ class Tracer:
             answer=answer,
             stored_through=stored_through,
             gaps=gaps,
+            writers=writers,
+            other_writers=other_writers,
         )
 
     def status(self, kept: tuple[Kept, ...], held_bytes: int) -> TracerStatus:
@@ -136,6 +150,11 @@ class Tracer:
             trigger_problem=self.heartbeat.trigger_problem,
         )
 
+    def with_writers(self, status: TracerStatus, most: int) -> TracerStatus:
+        """With the ledgers of at the most so many writers."""
+        rows, others = bounded_rows(self.stream.writers(), most)
+        return dataclasses.replace(status, writers=rows, other_writers=others)
+
 
 def horizon_ns(kept: tuple[Kept, ...]) -> int:
     """From when on a stream is complete: the begin of the oldest generation that has, like all after it, lost nothing; the end of the newest when that
@@ -160,6 +179,17 @@ def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
         if ledger.recorded > ledger.held + ledger.open or not all(k.generation.complete for k in kept):
             limits.append(horizon_ns(kept))
     return max(limits, default=min(begins, default=0))
+
+
+def bounded_rows(writers: tuple[tuple[WriterLedger, ...], int], most: int) -> tuple[tuple[WriterLedger, ...], int]:
+    """At the most so many rows, those with the most records; and how many others there are."""
+    rows, others = writers
+    most = min(most, MAX_WRITERS)
+    if len(rows) > most:
+        chosen = sorted(rows, key=lambda row: row.recorded, reverse=True)[:most]
+        others += len(rows) - len(chosen)
+        rows = tuple(sorted(chosen, key=lambda row: row.writer))
+    return rows, others
 
 
 def status_bytes(status: TracerStatus) -> int:

@@ -26,13 +26,14 @@ from queue import SimpleQueue
 from typing import Final, assert_never
 
 from frzmq.config import RecorderConfig, ensure_private_dir
-from frzmq.errors import ConfigError, WireError
+from frzmq.errors import ConfigError, ControlCode, WireError, os_error_text
 from frzmq.recorder.events import (
     FindLines,
     ForgetTracer,
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinkGarbage,
     LinkReceived,
     ReadTail,
@@ -46,6 +47,8 @@ from frzmq.recorder.events import (
     WatchTracer,
     WriteSnapshot,
 )
+from frzmq.recorder.guard import Guard, descriptors, give_back_memory, rss_bytes
+from frzmq.recorder.keyring import WatchedKeys
 from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
 from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
@@ -55,18 +58,20 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
-from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
+from frzmq.transport.sockets import Again, Received, RecorderSockets, send_to
 from frzmq.version import package_version
 from frzmq.wire.messages import (
     Ack,
     Cancel,
     Credit,
+    ErrorReply,
     FlushRequest,
     Hello,
     LinesWanted,
     Ping,
     Reply,
     Report,
+    Request,
     SnapshotRequest,
     StartRequest,
     Status,
@@ -102,6 +107,8 @@ class WorkerStats:
     """Messages whose receiver was gone, or read too slowly."""
     faults: int
     """Errors of our own: each is a bug."""
+    cuts: int
+    """Times that all connections were closed, for want of memory or descriptors."""
     spools: SpoolStats
 
 
@@ -115,6 +122,7 @@ class Worker:
         *,
         directory: str | None = None,
         parent_fd: int | None = None,
+        keys: WatchedKeys | None = None,
     ) -> None:
         machine = machine_id()
         self._machine = RecorderMachine(
@@ -127,6 +135,9 @@ class Worker:
             machine=machine,
         )
         self._sockets = sockets
+        self._keys = keys
+        self._keys_every_ns = config.heartbeat_ns // 4
+        self._keys_at_ns = 0
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
         store = SnapshotStore(config.store)
@@ -141,6 +152,12 @@ class Worker:
         self._receive = sockets.frame_receiver()
         self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sockets.watch(self._wake_fd)
+        self._guard = Guard(
+            config.max_bytes + 2 * config.max_generation_bytes,
+            memory=rss_bytes,
+            descriptors=partial(descriptors, self._wake_fd),
+            give_back=give_back_memory,
+        )
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)
@@ -165,7 +182,16 @@ class Worker:
         asked: Future[Status] = Future()
         self._status_asked.put(asked)
         self._wake()
-        return asked.result(timeout_s)
+        try:
+            return asked.result(timeout_s)
+        finally:
+            # a loop that hangs is not to find a heap of them when it goes on
+            asked.cancel()
+
+    @property
+    def faults(self) -> int:
+        """Errors of its own after which it went on."""
+        return self._faults
 
     @property
     def wake_end(self) -> int:
@@ -200,6 +226,8 @@ class Worker:
                 os.read(self._wake_fd, 4096)
         if self._parent_fd is not None and self._parent_fd in ready:
             self._read_parent(self._parent_fd)
+        if self._keys is not None:
+            self._look_at_keys(self._keys, time.monotonic_ns())
         with self._faultless("link"):
             if self._sockets.link in ready:
                 self._drain_link()
@@ -223,19 +251,37 @@ class Worker:
             for uuid, how in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid, how), now_ns)
         with self._faultless("status"):
-            while not self._status_asked.empty():
-                self._status_asked.get_nowait().set_result(self._machine.status(now_ns))
+            if not self._status_asked.empty():
+                # one for all that ask at this moment
+                status = self._machine.status(now_ns)
+                while not self._status_asked.empty():
+                    asked = self._status_asked.get_nowait()
+                    if asked.set_running_or_notify_cancel():
+                        asked.set_result(status)
+        with self._faultless("guard"):
+            problem = self._guard.why_cut(self._machine.tracers, now_ns)
+            if problem:
+                self._cut_off(problem)
         with self._faultless("tick"):
             deadline_ns = self._machine.deadline_ns()
             if deadline_ns is not None and now_ns >= deadline_ns:
                 self._give(Tick(), now_ns)
 
+    def _cut_off(self, problem: str) -> None:
+        """Everybody: who of them it was, zmq does not say."""
+        closed = self._sockets.close_connections()
+        self._machine.note_error(f"{problem}: all connections were closed")
+        if self._guard.cuts & (self._guard.cuts - 1) == 0:
+            log(f"{problem}: closed all {closed} connections ({self._guard.cuts})")
+
     def _timeout_ms(self, now_ns: int) -> int:
         wanted = (
+            self._guard.deadline_ns(),
             self._machine.deadline_ns(),
             self._spools.deadline_ns(now_ns),
             self._liveness.deadline_ns(),
             self._end_ns,
+            self._keys_at_ns if self._keys is not None else None,
         )
         deadline_ns = min((d for d in wanted if d is not None), default=None)
         if deadline_ns is None:
@@ -265,20 +311,43 @@ class Worker:
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.link):
-            self._give(_link_input(parts), now_ns)
+        for received in self._sockets.receive(self._sockets.link):
+            key = self._keys.access.recording_as(received.public) if self._keys is not None else ""
+            self._give(link_input(received.parts, key), now_ns)
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.control):
-            event = _control_input(parts)
+        for received in self._sockets.receive(self._sockets.control):
+            event = control_input(received.parts)
             match event:
+                case RequestReceived() if denial := self._denial(received, event.message):
+                    self._send_reply(event.peer, ErrorReply(event.message.id, ControlCode.DENIED.value, denial))
                 case RequestReceived(peer, Credit(id_, chunks)):
                     self._spools.credit(peer, id_, chunks, now_ns)
                 case RequestReceived(peer, Cancel(id_)):
                     self._spools.cancel(peer, id_)
                 case _:
                     self._give(event, now_ns)
+
+    def _denial(self, received: Received, request: Request) -> str:
+        return self._keys.access.denial(received.public, request) if self._keys is not None else ""
+
+    def _look_at_keys(self, keys: WatchedKeys, now_ns: int) -> None:
+        """Whoever is not in the list any more is stopped, and cut off."""
+        if now_ns < self._keys_at_ns:
+            return
+        self._keys_at_ns = now_ns + self._keys_every_ns
+        try:
+            before = keys.refresh()
+        except ConfigError as error:
+            log(f"the keys stay as they were: {error}")
+            self._machine.note_error(f"the keys stay as they were: {error}")
+            return
+        if before is not None:
+            names, publics = keys.access.lost_since(before)
+            for name in sorted(names):
+                self._give(KeyRevoked(name), now_ns)
+            self._sockets.cut(publics)
 
     def _read_parent(self, fd: int) -> None:
         try:
@@ -360,7 +429,13 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         return WorkerStats(
-            self._turns, self._frames, self._frame_bytes, self._unsent, self._faults, self._spools.stats()
+            self._turns,
+            self._frames,
+            self._frame_bytes,
+            self._unsent,
+            self._faults,
+            self._guard.cuts,
+            self._spools.stats(),
         )
 
     def close(self) -> None:
@@ -371,7 +446,8 @@ class Worker:
             os.close(fd)
 
 
-def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
+def link_input(parts: list[bytes], key: str = "") -> LinkReceived | LinkGarbage:
+    """What a message on the link, in its parts, is to the machine; ``key``: the name of the key that it came with."""
     peer = parts[0]
     if len(parts) != 2:
         return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
@@ -381,12 +457,13 @@ def _link_input(parts: list[bytes]) -> LinkReceived | LinkGarbage:
         return LinkGarbage(peer, str(error))
     match message:
         case Hello() | TracerHeartbeat() | Ping() | Report() | LinesWanted():
-            return LinkReceived(peer, message)
+            return LinkReceived(peer, message, key)
         case _:
             return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
 
 
-def _control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+def control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
+    """What a message on the control socket, in its parts, is to the machine."""
     peer = parts[0]
     if len(parts) != 2:
         return RequestGarbage(peer, f"wanted requests of one part, got {len(parts) - 1}")
@@ -418,22 +495,29 @@ def run_recorder(
 ) -> None:
     """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
 
-    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
-    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host without ``config.insecure``.
+    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``, also beyond this host with ``config.insecure``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
+    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host with neither ``config.keys`` nor
+    ``config.insecure``, keys on ipc, or keys that cannot be read.
     """
     endpoints = parse_address(address)
-    if not is_loopback(endpoints) and not config.insecure:
+    if config.keys is None and not is_loopback(endpoints) and not config.insecure:
         raise ConfigError(
-            f"{address}: wanted a loopback address: beyond this host anybody could read and forge records (--insecure: all the same)"
+            f"{address}: wanted a loopback address or --keys: beyond this host anybody could read and forge records (--insecure: all the same)"
         )
+    if config.keys is not None and endpoints.directory is not None:
+        raise ConfigError(f"{address}: wanted tcp:// for --keys: a directory is guarded by its mode")
+    keys = WatchedKeys(config.keys) if config.keys is not None else None
     raise_file_limit()
     with _locked(endpoints):
         _store_what_is_left(config, endpoints.directory, siblings=siblings)
-        sockets = RecorderSockets(endpoints)
+        sockets = RecorderSockets(endpoints, gate=keys)
         try:
-            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd)
+            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd, keys=keys)
             try:
-                with _signals(worker, embedded=parent_fd is not None), _metrics(metrics, worker):
+                with (
+                    _signals(worker, embedded=parent_fd is not None),
+                    _metrics(metrics, worker, insecure=config.insecure),
+                ):
                     if started is not None:
                         started(worker)
                     if ready is not None:
@@ -461,7 +545,8 @@ def _store(paths: list[Path], parent: Path | None, config: RecorderConfig) -> No
         if parent is not None:
             store_directories(parent, config.store, machine_id())
     except (OSError, WireError) as error:
-        log(f"what dead processes left: {error}")
+        said = os_error_text(error) if isinstance(error, OSError) else str(error)
+        log(f"what dead processes left: {said}")
     else:
         if path:
             log(f"what dead processes left is in {path}")
@@ -481,13 +566,13 @@ def _locked(endpoints: Endpoints) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _metrics(address: str | None, worker: Worker) -> Iterator[None]:
+def _metrics(address: str | None, worker: Worker, *, insecure: bool) -> Iterator[None]:
     if address is None:
         yield
         return
     from frzmq.recorder.metrics import MetricsServer
 
-    server = MetricsServer(address, worker.status)
+    server = MetricsServer(address, worker.status, lambda: worker.faults, insecure=insecure)
     log(f"metrics on port {server.port}")
     try:
         yield

@@ -34,13 +34,14 @@ from frzmq.wire.fields import (
     nested,
     nested_check,
     ranges,
+    row_check,
     signed,
     text,
     to_map,
     unsigned,
 )
-from frzmq.wire.ledger import Ledger
-from frzmq.wire.messages import MAX_GAPS
+from frzmq.wire.ledger import Ledger, WriterLedger
+from frzmq.wire.messages import MAX_GAPS, MAX_WRITERS
 
 MAGIC: Final = b"FRZMQSN\n"
 END_MAGIC: Final = b"FRZMQEND"
@@ -105,6 +106,10 @@ class StreamHeader:
     """The last tseq that came of it."""
     gaps: tuple[tuple[int, int], ...] = ranges(MAX_GAPS)
     """Those before it that did not, as ranges [from, to)."""
+    writers: tuple[WriterLedger, ...] = many(row_check(WriterLedger), MAX_WRITERS)
+    """The ledger by writer. Without any, and other_writers 0: an older file, which does not say."""
+    other_writers: int = unsigned(64, 0)
+    """So many more, of which there is no row; the ledger has their records."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class SnapshotFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         # people open a snapshot at a prompt and look: what they forget to close is closed without a warning
         self._close = weakref.finalize(self, os.close, self._fd)
         try:
@@ -179,12 +179,15 @@ class SnapshotFile:
         return list(INDEX_ENTRY.iter_unpack(body.data))
 
     def _indexed(self, index: list[tuple[int, int, int, int]]) -> Iterator[Section]:
+        # one behind the other: an index that names one again and again would make a small file endless
+        end = 0
         for offset, type_, stream, generation in index:
-            section = self._section(offset)
+            section = self._section(offset) if offset >= end else None
             if section is None:
                 what = "strings" if type_ == SectionType.STRINGS else f"generation {generation}"
                 self._note(f"{what} of stream {stream} at byte {offset}: damaged")
             elif section.type is not SectionType.FOOTER:
+                end = section.end
                 yield section
 
     def _scan(self, offset: int) -> Iterator[Section]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
 from frzmq.snapfile.format import (
@@ -24,6 +25,9 @@ from frzmq.snapfile.format import (
     encode_header,
     encode_info,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def write_snapshot(write: Callable[[bytes], object], header: SnapshotHeader, streams: Iterable[StreamBody]) -> int:
@@ -73,18 +77,25 @@ class _Output:
 def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file of mode 0600 under a temporary name beside ``path``; it gets its name when the block ends well, else it is gone.
 
-    ``durable``: it is on the disk, not only in the page cache, before it has its name. Raises FileExistsError unless ``overwrite``, OSError.
+    ``durable``: it is on the disk, not only in the page cache, before it has its name. Raises FileExistsError unless ``overwrite``, OSError, each with
+    the file's own name.
     """
     target = os.fspath(path)
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(17, "File exists", target)
     temporary = f"{target}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, target) from None
+    raw = _File(fd, target)
+    try:
+        with io.BufferedWriter(raw) as file:
             yield file
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                with named(target):
+                    os.fsync(raw.fileno())
         if overwrite:
             os.replace(temporary, target)
         else:
@@ -93,8 +104,32 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False, durabl
         if durable:
             _sync_directory(os.path.dirname(target) or ".")
     finally:
-        with suppress(FileNotFoundError):
+        # it has its name, or the directory has become read-only: what went wrong before is to be heard
+        with suppress(OSError):
             os.unlink(temporary)
+
+
+class _File(io.FileIO):
+    """An error of a write has the file's name."""
+
+    def __init__(self, fd: int, target: str) -> None:
+        super().__init__(fd, "wb")
+        self._target = target
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with named(self._target):
+            return super().write(data)
+
+
+@contextmanager
+def named(target: str) -> Iterator[None]:
+    """An OSError of the block that names no file gets this name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, target) from None
 
 
 def _sync_directory(path: str) -> None:

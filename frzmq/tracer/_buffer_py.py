@@ -54,6 +54,7 @@ MAX_STRINGS_BYTES: Final = 512 << 10
 """Of the string table: it is shipped in one batch."""
 _EMPTY_WORD: Final = pack_word(0, CHUNK_HEADER_BYTES)
 _NO_TRACE: Final = bytes(16)
+_NO_MOMENTS: Final[dict[int, int]] = {}
 _NEVER_USED_NS: Final = 1
 """The end of an entry that was never taken: long ago."""
 
@@ -411,19 +412,21 @@ class Buffer:
             return ref[0]
         return int.from_bytes(ref[1:], "big") if ref[0] in (0xCE, 0xCF) else 0
 
-    def open_items(self, at_ns: int) -> tuple[list[OpenItem], int]:
-        """What was open at ``at_ns``, and how many more are open beyond the table."""
+    def open_items(self, at_ns: int, moments: dict[int, int] = _NO_MOMENTS, /) -> tuple[list[OpenItem], int]:
+        """What was open at ``at_ns``, of a writer in ``moments`` at that moment, and how many more are open beyond the table."""
         free = self.free_entries
-        if len(free) == len(self._entries) and self.table_words[free[-1].end_word] < at_ns:
+        first_ns = min(at_ns, *moments.values()) if moments else at_ns
+        if len(free) == len(self._entries) and self.table_words[free[-1].end_word] < first_ns:
             # none is open, and the one freed last was so before
             return [], self._omitted
         # of 4096 entries a few are open: to unpack all took 0.7 ms of each cut, to look at their ends takes 0.1
         ends = self.table_words[OPEN_END_WORD :: OPEN_ENTRY_BYTES // 8].tolist()
         items = []
-        for n in [n for n, end_ns in enumerate(ends) if end_ns == 0 or end_ns >= at_ns]:
+        for n in [n for n, end_ns in enumerate(ends) if end_ns == 0 or end_ns >= first_ns]:
             row = OPEN_ENTRY.unpack_from(self.table, n * OPEN_ENTRY_BYTES)
             kind, writer, begin_ns, end_ns, name_id, track, op, parent, trace = row
-            if begin_ns < at_ns and (end_ns == 0 or end_ns >= at_ns):
+            moment_ns = moments.get(writer, at_ns)
+            if begin_ns < moment_ns and (end_ns == 0 or end_ns >= moment_ns):
                 entry = self._entries[n]
                 name = name_id or getattr(entry.owner, "name", None) or entry.name
                 items.append(

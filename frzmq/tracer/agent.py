@@ -5,7 +5,9 @@ It never raises into the program: a fault of its own ends it, is counted, and tu
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -16,7 +18,7 @@ from typing import Final, Protocol, assert_never
 
 from frzmq.clock import Clocks, monotonic_ns
 from frzmq.errors import ConfigError, WireError
-from frzmq.tracer.answers import give_back, warn
+from frzmq.tracer.answers import give_back, warn, warn_not_taken
 from frzmq.tracer.calls import not_here
 from frzmq.tracer.events import (
     Close,
@@ -53,7 +55,7 @@ from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.slices import Cut, Slice, Totals
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
-from frzmq.transport.sockets import TracerSockets
+from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening, OpenItem, WriterInfo
 from frzmq.wire.kinds import KINDS
@@ -79,6 +81,8 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MAX_WAIT_MS: Final = 1_000
+RETRY_MS: Final = 500
+"""Until sockets are tried again for which there were no file descriptors."""
 MAX_REPORTS: Final = 64
 REFRESH_NS: Final = 1_000_000_000
 """The percentiles of triggers are so old at the most, while the agent is awake."""
@@ -103,7 +107,7 @@ class AgentBuffer(Protocol):
     def slices(self, max_bytes: int) -> list[Slice]: ...
     def new_strings(self) -> tuple[int, int, bytes] | None: ...
     def strings_from_start(self) -> tuple[int, int, bytes] | None: ...
-    def open_items(self, at_ns: int) -> tuple[list[OpenItem], int]: ...
+    def open_items(self, at_ns: int, moments: dict[int, int], /) -> tuple[list[OpenItem], int]: ...
     def writer_infos(self) -> list[WriterInfo]: ...
     def read(self, piece: Slice) -> bytes | None: ...
     def release(self, chunk: int, serial: int) -> None: ...
@@ -117,6 +121,8 @@ class AgentSockets(Protocol):
     def send(self, message: bytes) -> bool: ...
     def receive(self) -> list[bytes]: ...
     def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool: ...
+    @property
+    def problem(self) -> str: ...
     def close(self, linger_ms: int = 0) -> bool: ...
 
 
@@ -143,6 +149,8 @@ class AgentStats:
     refused: int
     """Frames, each time that the data socket did not take one."""
     errors: int
+    ignored: int
+    """Messages that no honest recorder says."""
     error: str
     """The last fault of the agent, or why the recorder stopped this tracer."""
     cpu_ns: int
@@ -161,7 +169,7 @@ class Agent:
         on_stop: Callable[[str], object],
         on_resume: Callable[[], object],
         watch: Watch,
-        make_sockets: Callable[[Endpoints], AgentSockets] = TracerSockets,
+        make_sockets: Callable[[Endpoints], AgentSockets],
     ) -> None:
         self._identity = identity
         self._buffer = buffer
@@ -170,6 +178,8 @@ class Agent:
         self._watch = watch
         self._reports: deque[Report | LinesWanted] = deque(maxlen=MAX_REPORTS)
         self._report_ids = count(1)
+        self._unanswered: deque[int] = deque(maxlen=MAX_REPORTS)
+        """Ids of those that were sent: nobody else is to write into the program's log."""
         self._refresh_ns = 0
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
@@ -186,8 +196,9 @@ class Agent:
         self._until_ns: int | None = None
         self._sockets: AgentSockets | None = None
         self._broken = False
-        self._errors = 0
+        self._errors = self._ignored = 0
         self._error = ""
+        self._not_taken = ""
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
 
@@ -315,7 +326,8 @@ class Agent:
             frame_bytes=self._frame_bytes,
             refused=self._refused,
             errors=self._errors,
-            error=self._error or machine.error,
+            ignored=self._ignored + machine.ignored,
+            error=self._error or self._not_taken or machine.error,
             cpu_ns=self._cpu_ns,
         )
 
@@ -342,7 +354,9 @@ class Agent:
     def _run(self) -> None:
         before_ns = self._cpu_ns - time.thread_time_ns()
         try:
-            self._sockets = sockets = self._make_sockets(self._endpoints)
+            self._sockets = sockets = self._sockets_in_time()
+            if sockets is None:
+                return
             try:
                 self._loop(sockets, before_ns)
             finally:
@@ -350,6 +364,26 @@ class Agent:
         except Exception as error:  # noqa: BLE001  # whatever it is: the program must not see it
             self._fault(error)
         self._cpu_ns = before_ns + time.thread_time_ns()
+
+    def _sockets_in_time(self) -> AgentSockets | None:
+        """Once there are descriptors for them; until then the buffer holds what is recorded. None: the agent is to end before."""
+        before = self._error
+        while not self._parking and not self._over():
+            try:
+                sockets = self._make_sockets(self._endpoints)
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTORS:
+                    raise
+                self._error = f"no connection to the recorder: {error.strerror}"
+            else:
+                self._error = before
+                return sockets
+            # not select: a descriptor may be above what that takes
+            waits = select.poll()
+            waits.register(self._wake_fd, select.POLLIN)
+            waits.poll(RETRY_MS)
+            self._drain_wake()
+        return None
 
     def _loop(self, sockets: AgentSockets, before_ns: int) -> None:
         machine = self._machine
@@ -361,6 +395,7 @@ class Agent:
                 self._give(self._asked.popleft())
             for data in sockets.receive():
                 self._receive(data)
+            self._take_refusal(sockets.problem)
             self._give(Ticked())
             self._watch_over()
             self._cpu_ns = before_ns + time.thread_time_ns()
@@ -371,7 +406,9 @@ class Agent:
     def _watch_over(self) -> None:
         """Reports what the triggers found, once there is a recorder to tell."""
         while self._reports and self._machine.state in (State.RECORDING, State.CLOSED) and self._machine.joined:
-            self._send(self._reports.popleft())
+            report = self._reports.popleft()
+            self._unanswered.append(report.id)
+            self._send(report)
         now_ns = monotonic_ns()
         if now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
@@ -401,18 +438,33 @@ class Agent:
             self._note(error)
             return
         match message:
+            case Reported() | Lines() if message.id not in self._unanswered:
+                self._ignored += 1
             case Reported():
+                self._unanswered.remove(message.id)
                 warn(message.path, message.reason, message.error)
             case Lines():
+                self._unanswered.remove(message.id)
                 give_back(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
-                if isinstance(message, Welcome) and message.triggers:
+                if isinstance(message, Welcome):
+                    self._not_taken = ""
                     self._take_triggers(message.triggers)
+                elif isinstance(message, Reject):
+                    self._take_refusal(message.reason)
                 self._give(LinkReceived(message))
             case _:
                 self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
 
+    def _take_refusal(self, reason: str) -> None:
+        """Said once, in the program's log: nothing of this process is kept while it is so."""
+        if reason and reason != self._not_taken:
+            self._not_taken = reason
+            warn_not_taken(reason)
+
     def _take_triggers(self, text: str) -> None:
+        if not text:
+            return
         try:
             self._watch.add(parse_triggers(text, "welcome: triggers"))
         except ConfigError as error:
@@ -441,9 +493,10 @@ class Agent:
                 return SlicesRead(tuple(self._buffer.read(piece) for piece in slices))
             case ReadStrings():
                 return StringsRead(self._buffer.strings_from_start())
-            case SendHello(incarnation, generation):
-                hello = self._hello(incarnation, generation)
-                self.lock.say(encode_message(hello))
+            case SendHello():
+                hello = self._hello(instruction)
+                # whoever may read the file is not to speak for this tracer
+                self.lock.say(encode_message(dataclasses.replace(hello, nonce=0)))
                 self._send(hello)
             case SendHeartbeat():
                 self._send(self._heartbeat(instruction))
@@ -481,35 +534,34 @@ class Agent:
         buffer = self._buffer
         clocks = Clocks.now()
         cut = buffer.cut(asked.generation)
-        open_at_ns = clocks.monotonic_ns
-        if asked.carry:
-            open_at_ns = min([open_at_ns, *(piece.base_ns for piece in cut.slices if piece.count)])
-        items, omitted = buffer.open_items(open_at_ns)
+        at_ns = clocks.monotonic_ns
+        items, omitted = buffer.open_items(at_ns, cut.moments(at_ns, carry=asked.carry))
+        back_ns = at_ns - cut.begin_ns(at_ns, carry=asked.carry)
         opening = Opening(
-            clocks.monotonic_ns,
-            clocks.boottime_ns,
-            clocks.wall_ns,
+            at_ns - back_ns,
+            max(0, clocks.boottime_ns - back_ns),
+            clocks.wall_ns - back_ns,
             KINDS,
             tuple(buffer.writer_infos()),
             tuple(items),
             omitted,
         )
         return GenerationCut(
-            clocks.monotonic_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
+            at_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
         )
 
-    def _hello(self, incarnation: int, generation: int) -> Hello:
+    def _hello(self, said: SendHello) -> Hello:
         identity, clocks = self._identity, Clocks.now()
         directory, path = self._endpoints.directory, self._buffer.path
         shared = directory is not None and path is not None and os.path.dirname(path) == directory
         return Hello(
             uuid=identity.uuid,
-            incarnation=incarnation,
+            incarnation=said.incarnation,
             wire_oldest=OLDEST_WIRE_VERSION,
             wire_newest=WIRE_VERSION,
             pid=identity.pid,
             service=identity.service,
-            generation=generation,
+            generation=said.generation,
             parent_pid=identity.parent_pid,
             host=identity.host,
             machine=identity.machine,
@@ -522,6 +574,7 @@ class Agent:
             monotonic_ns=clocks.monotonic_ns,
             boottime_ns=clocks.boottime_ns,
             wall_ns=clocks.wall_ns,
+            nonce=said.nonce,
         )
 
     def _heartbeat(self, beat: SendHeartbeat) -> TracerHeartbeat:

@@ -14,6 +14,8 @@ from frzmq.tracer.instrument.logs import GIVEN_BACK
 from frzmq.wire.messages import Lines
 
 OWN_LOGGER: Final = "frzmq"
+MAX_ASIDE: Final = 8
+"""Threads at a time; an answer beyond is dropped."""
 
 
 def warn(path: str, reason: str, error: str) -> None:
@@ -27,6 +29,25 @@ def warn(path: str, reason: str, error: str) -> None:
             logger.warning("no snapshot: %s; %s", error, reason)
         else:
             logger.warning("snapshot %s: %s", path, reason)
+
+    _aside(say)
+
+
+def warn_not_taken(reason: str) -> None:
+    """One line: why the recorder takes nothing of this process."""
+    _warn("the recorder does not take what this process records: %s", reason)
+
+
+def warn_not_recorded(reason: str) -> None:
+    """One line: why this process records nothing although it was asked to."""
+    _warn("nothing is recorded: %s", reason)
+
+
+def _warn(message: str, reason: str) -> None:
+    def say() -> None:
+        import logging
+
+        logging.getLogger(OWN_LOGGER).warning(message, reason)
 
     _aside(say)
 
@@ -75,9 +96,22 @@ def _can_format(handler: Any, record: Any) -> bool:
     return True
 
 
+_room = threading.BoundedSemaphore(MAX_ASIDE)
+
+
 def _aside(say: Callable[[], None]) -> None:
+    def run() -> None:
+        try:
+            say()
+        finally:
+            _room.release()
+
+    if not _room.acquire(blocking=False):
+        hub.faults += 1
+        return
     try:
-        threading.Thread(target=say, name="frzmq-log", daemon=True).start()
+        threading.Thread(target=run, name="frzmq-log", daemon=True).start()
     except RuntimeError:
         # an interpreter that ends
+        _room.release()
         hub.faults += 1

@@ -1,7 +1,7 @@
 """Recording because the environment says so: ``FRZMQ_RECORDER`` in it, and ``import frzmq``.
 
 Nothing is loaded but the hooks of `frzmq.tracer.instrument`: the first record brings the rest. What is wrong with the environment never reaches the program;
-`problem` says it.
+`problem` says it, and a line of the log.
 """
 
 from __future__ import annotations
@@ -110,6 +110,9 @@ def begin() -> None:
             runtime.configure(TracerConfig.from_env(os.environ), automatic=True)
     except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
         problem = f"{type(error).__name__}: {error}"
+        from frzmq.tracer.answers import warn_not_recorded
+
+        warn_not_recorded(problem)
     finally:
         _loading.release()
 

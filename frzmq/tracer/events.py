@@ -8,7 +8,7 @@ Duties of the loop around `TracerMachine`:
 3. Take slices (or the cut, or open items) *before* the strings, so that the strings of one answer hold all that its records use.
 4. Give `Ticked` when `TracerMachine.deadline_ns` has come; while ``wants_room``, also as soon as the data socket can take a frame.
 5. ``carry``: what was recorded so far has not been part of any generation; it goes into the one that is opened. Its open items are those
-   of the moment before the first record that is carried.
+   of the moment before the first record that is carried, of each writer: `Cut.moments`.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ Event: TypeAlias = (
 class SendHello:
     incarnation: int
     generation: int
+    nonce: int = 0
+    """Of the last welcome; 0: there was none."""
 
 
 @dataclass(frozen=True, slots=True)

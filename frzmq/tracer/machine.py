@@ -60,7 +60,18 @@ from frzmq.tracer.outbox import ChunkUse, Outbox
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import COALESCE_BYTES, BatchType, Header, encode_end_mark
 from frzmq.wire.chunk import LARGE_CHUNK_BYTES
-from frzmq.wire.messages import Ack, Advance, Lines, Pong, RecorderHeartbeat, Reject, Reported, Stop, Welcome
+from frzmq.wire.messages import (
+    MAX_GENERATION,
+    Ack,
+    Advance,
+    Lines,
+    Pong,
+    RecorderHeartbeat,
+    Reject,
+    Reported,
+    Stop,
+    Welcome,
+)
 from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MS: Final = 1_000_000
@@ -113,9 +124,13 @@ class TracerMachine:
         """The last that was given."""
         self.error = ""
         """Why the recorder stopped or refused this tracer, the last time."""
+        self.ignored = 0
+        """Messages that no honest recorder says."""
         self._outbox = Outbox()
         self._boot_id = b""
         self._nonce = 0
+        self._proof = 0
+        """The nonce of the last welcome, also when it counts no more."""
         self._fresh = True
         """No generation of this incarnation is open: what was recorded goes into the first."""
         self._wanted = 0
@@ -136,6 +151,8 @@ class TracerMachine:
         self._heartbeat_ns = self._silence_ns = 0
         self._hello_at_ns = self._hello_wait_ns = 0
         self._heard_at_ns = self._heartbeat_at_ns = self._ping_at_ns = self._ship_at_ns = 0
+        self._waits_for: int | None = None
+        """For the acknowledgement of this tseq, since the last heartbeat."""
         self._pings = 0
         self._pinged_ns: int | None = None
         self._rejoin_at_ns: int | None = None
@@ -254,7 +271,7 @@ class TracerMachine:
         self._say_hello(now_ns)
 
     def _say_hello(self, now_ns: int) -> None:
-        self._out.append(SendHello(self.incarnation, self.generation))
+        self._out.append(SendHello(self.incarnation, self.generation, self._proof))
         self._hello_at_ns = now_ns + self._hello_wait_ns
         longest_ns = ENDING_HELLO_NS if self._ending else MAX_HELLO_NS
         self._hello_wait_ns = min(2 * self._hello_wait_ns, longest_ns)
@@ -299,6 +316,13 @@ class TracerMachine:
         self._out.append(SendHeartbeat(self.generation, self._outbox.sent_through, offset_ns, rtt_ns, sampled_ns))
         if now_ns >= self._ping_at_ns or self._pings < FIRST_PINGS:
             self._ping(now_ns)
+        self._ask_for_what_is_lost(now_ns)
+
+    def _ask_for_what_is_lost(self, now_ns: int) -> None:
+        """The last of what was sent may have gone with a connection: no gap shows that before something comes behind it."""
+        before, self._waits_for = self._waits_for, self._outbox.waits_for
+        if self._waits_for is not None and self._waits_for == before:
+            self._stamp(BatchType.FLUSH, b"", now_ns)
 
     def _ping(self, now_ns: int) -> None:
         self._ping_at_ns = now_ns + PING_NS
@@ -320,14 +344,14 @@ class TracerMachine:
             case Stop() as stop:
                 self._stop(stop, now_ns)
             case Advance(generation):
-                self._wanted = max(self._wanted, generation)
+                self._want(generation)
             case RecorderHeartbeat(boot_id, generation):
                 if self.state is not State.RECORDING:
                     return
                 if boot_id != self._boot_id or generation == 0:
                     self._greet(now_ns)
                 else:
-                    self._wanted = max(self._wanted, generation)
+                    self._want(generation)
             case Ack() as ack:
                 self._acknowledge(ack)
             case Pong() as pong:
@@ -337,14 +361,22 @@ class TracerMachine:
             case _:
                 assert_never(event.message)
 
+    def _want(self, generation: int) -> None:
+        if generation <= MAX_GENERATION:
+            self._wanted = max(self._wanted, generation)
+        else:
+            self.ignored += 1
+
     def _welcome(self, welcome: Welcome, now_ns: int) -> None:
         if self.state not in (State.GREETING, State.RECORDING):
             return
-        if not OLDEST_WIRE_VERSION <= welcome.version <= WIRE_VERSION or welcome.generation == 0:
+        if not OLDEST_WIRE_VERSION <= welcome.version <= WIRE_VERSION or not 0 < welcome.generation <= MAX_GENERATION:
+            self.ignored += 1
             self.error = f"welcome: wanted wire version {OLDEST_WIRE_VERSION}..{WIRE_VERSION} and a generation above 0, got {welcome}"[
                 :MAX_REASON_CHARS
             ]
             return
+        self._proof = welcome.nonce
         same = (welcome.boot_id, welcome.nonce) == (self._boot_id, self._nonce)
         greeting = self.state is State.GREETING
         if same:
@@ -390,6 +422,9 @@ class TracerMachine:
 
     def _acknowledge(self, ack: Ack) -> None:
         if ack.boot_id != self._boot_id:
+            return
+        if ack.stored_through > self._outbox.sent_through:
+            self.ignored += 1
             return
         self._release(self._outbox.acknowledge(ack))
         self._outbox.forget_openings(self.generation)

@@ -78,6 +78,12 @@ class Outbox:
         """Its tseq."""
         return next(iter(self._unacked), None)
 
+    @property
+    def waits_for(self) -> int | None:
+        """The tseq of the oldest, if it was sent and nothing is known of it."""
+        entry = next(iter(self._unacked.values()), None)
+        return entry.header.tseq if entry is not None and entry.sent else None
+
     # --- in
 
     def put(self, header: Header, body: bytes, *, first: bool = False) -> None:

@@ -12,12 +12,15 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from frzmq.clock import monotonic_ns
 from frzmq.config import TracerConfig, ensure_private_dir
-from frzmq.errors import FrzmqError, StateError
+from frzmq.errors import FrzmqError, StateError, os_error_text
 from frzmq.tracer import api, calls, hub, instrument, redact
 from frzmq.tracer.agent import Agent, AgentStats
+from frzmq.tracer.answers import warn_not_recorded
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.identity import new_identity
@@ -25,6 +28,8 @@ from frzmq.tracer.instrument import ends, suppressed
 from frzmq.tracer.instrument.process import record_process_end
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
+from frzmq.transport.keys import ClientKey, read_client_key
+from frzmq.transport.sockets import NO_DESCRIPTORS, TracerSockets
 from frzmq.triggers import parse_triggers
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ __all__ = ["address", "configure", "flush", "recording", "start", "stats", "stop
 END_S: Final = 0.7
 """For shipping the rest and saying goodbye; what comes on top keeps the end below 1 s."""
 PARK_S: Final = 1.0
+RETRY_NS: Final = 10**9
 LOCK_S: Final = 1.0
 """A record waits no longer for another thread that is starting the tracer."""
 _HELPERS: Final = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
@@ -68,6 +74,8 @@ class _Runtime:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.config: TracerConfig | None = None
+        self.key: ClientKey | None = None
+        """Read once: a child that has another user by then may not read it."""
         self.agent: Agent | None = None
         self.buffer: Buffer | None = None
         self.error = ""
@@ -78,6 +86,8 @@ class _Runtime:
         self.automatic = False
         """It records because the environment says so, or as the child of a process that does: an explicit start may take its place."""
         self.beginning = False
+        self.retry_ns = 0
+        """Before that it is not begun again: there were no file descriptors."""
         self.ended = False
 
     @contextlib.contextmanager
@@ -95,6 +105,7 @@ class _Runtime:
     def configure(self, config: TracerConfig | None) -> None:
         """None: nothing is recorded."""
         self.config = config
+        self.key = None
         self.error = ""
         if config is None:
             api.uninstall()
@@ -115,7 +126,7 @@ class _Runtime:
 
     def begin(self) -> Buffer | None:
         """From a record: the tracer is made, or its agent started again. None: this record, and where it is no use, none after it, is recorded."""
-        if self.beginning:
+        if self.beginning or (self.retry_ns and monotonic_ns() < self.retry_ns):
             return None
         with self.locked() as got:
             if not got or self.beginning:
@@ -124,8 +135,13 @@ class _Runtime:
             try:
                 self._begin()
             except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
-                self.error = f"{type(error).__name__}: {error}"
+                before, self.error = self.error, f"{type(error).__name__}: {error}"
                 self.discard()
+                if self.error != before:
+                    warn_not_recorded(self.error)
+                if isinstance(error, OSError) and error.errno in NO_DESCRIPTORS:
+                    self.retry_ns = monotonic_ns() + RETRY_NS
+                    self.arm()
             finally:
                 self.beginning = False
             return self.buffer
@@ -143,28 +159,36 @@ class _Runtime:
             self.ended = self.ended or sys.is_finalizing()
 
     def make(self, config: TracerConfig) -> None:
-        """Raises FrzmqError: an address that is none, calls that cannot be recorded."""
+        """Raises FrzmqError: an address that is none, a key file that cannot be used, calls that cannot be recorded; OSError: no file descriptors."""
         assert config.recorder is not None
         calls.check(config)
         endpoints = parse_address(config.recorder)
         identity = new_identity(config.service)
         directory = endpoints.directory
-        if directory is not None:
+        if directory is None:
+            self.key = self.key or (read_client_key(config.key) if config.key is not None else None)
+        else:
             missing = not os.path.lexists(directory)
             try:
                 ensure_private_dir(directory)
                 self.made_directory = directory if missing else None
             except FrzmqError:
                 directory = None  # another user's, or none that can be made: private memory
-        self.buffer = buffer = make_buffer(config.buffer_kind, identity.uuid, 1, directory, config.buffer_bytes)
-        self.agent = Agent(
-            identity,
-            buffer,
-            endpoints,
-            on_stop=lambda reason: self.stopped(buffer, reason),
-            on_resume=lambda: self.resumed(buffer),
-            watch=watch,
-        )
+        buffer = make_buffer(config.buffer_kind, identity.uuid, 1, directory, config.buffer_bytes)
+        try:
+            self.agent = Agent(
+                identity,
+                buffer,
+                endpoints,
+                on_stop=lambda reason: self.stopped(buffer, reason),
+                on_resume=lambda: self.resumed(buffer),
+                watch=watch,
+                make_sockets=partial(TracerSockets, key=self.key),
+            )
+        except OSError:
+            buffer.close()
+            raise
+        self.buffer = buffer
         watch.report, watch.want_lines = self.agent.report, self.agent.want_lines
         ends.install(_end_process)
         api.install(buffer)
@@ -196,6 +220,7 @@ class _Runtime:
         if agent is None or buffer is None:
             return
         whole = agent.stop(timeout_s)
+        self._unwatch(agent)
         if whole or not agent.joined:
             buffer.close()
             agent.lock.release()
@@ -217,8 +242,14 @@ class _Runtime:
         if buffer is not None:
             buffer.abandon()
         if agent is not None:
+            self._unwatch(agent)
             agent.lock.abandon()
             agent.dispose()
+
+    def _unwatch(self, agent: Agent) -> None:
+        """Or the triggers would hold it, and with it the buffer and its memory."""
+        if watch.report == agent.report:
+            watch.report = watch.want_lines = None
 
     # --- forks
 
@@ -271,7 +302,7 @@ def configure(config: TracerConfig, *, automatic: bool = False) -> None:
 
 def start(config: TracerConfig | None = None) -> None:
     """Records from now on, to ``config.recorder`` (None: as configured). Raises StateError: it does so already, there is no recorder, or no
-    thread can be started; ConfigError: an address that is none."""
+    thread can be started; ConfigError: an address that is none, a key file that cannot be used."""
     with _runtime.locked():
         if _runtime.agent is not None and _runtime.automatic:
             _runtime.end(END_S)
@@ -284,7 +315,11 @@ def start(config: TracerConfig | None = None) -> None:
             return
         _runtime.configure(config)
         _runtime.automatic = False
-        _runtime.make(config)
+        try:
+            _runtime.make(config)
+        except OSError as error:
+            _runtime.configure(None)
+            raise StateError(f"start: wanted file descriptors, got none: {os_error_text(error)}") from None
         assert _runtime.agent is not None
         if not _runtime.agent.start():
             _runtime.discard()
@@ -309,6 +344,12 @@ def address() -> str | None:
     """Of the recorder; None while this process does not record."""
     config = _runtime.config
     return config.recorder if config is not None else None
+
+
+def key_file() -> str | None:
+    """As configured, for requests to that recorder."""
+    config = _runtime.config
+    return config.key if config is not None else None
 
 
 def flush(timeout_s: float) -> bool:

@@ -40,6 +40,23 @@ class Cut:
     writers: tuple[WriterEnd, ...]
     """Of the writers that have news: records, drops, or something overwritten."""
 
+    def begin_ns(self, at_ns: int, *, carry: bool) -> int:
+        """When the new generation begins: ``at_ns``, or before the first record that is carried into it."""
+        return min([at_ns, *(piece.base_ns for piece in self.slices if piece.count)]) if carry else at_ns
+
+    def moments(self, at_ns: int, *, carry: bool) -> dict[int, int]:
+        """By writer: the moment whose open items the new generation has, where it is not ``at_ns``, which is just before the cut. A thread may record until
+        the cut; with ``carry`` the slices are of the new generation themselves, and what they begin is not open yet."""
+        moments: dict[int, int] = {}
+        for piece in self.slices:
+            if not piece.count:
+                continue
+            if carry:
+                moments.setdefault(piece.writer, piece.base_ns + 1)
+            else:
+                moments[piece.writer] = max(at_ns, piece.last_ns + 1)
+        return moments
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:

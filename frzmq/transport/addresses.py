@@ -75,7 +75,11 @@ def is_loopback(endpoints: Endpoints) -> bool:
     """True when nothing outside this host can reach the endpoints. Names other than ``localhost`` are not looked up."""
     if endpoints.directory is not None:
         return True
-    host = endpoints.data.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    return is_loopback_host(endpoints.data.removeprefix("tcp://").rpartition(":")[0].strip("[]"))
+
+
+def is_loopback_host(host: str) -> bool:
+    """The same of a name or address without brackets."""
     if host == "localhost":
         return True
     try:

@@ -11,28 +11,38 @@ import errno
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import zmq
+import zmq.utils.z85
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints
+from frzmq.transport.connections import close_accepted, close_connection
+from frzmq.transport.keys import ClientKey, KeyPair
+from frzmq.transport.zap import ZAP_ENDPOINT, Domain, zap_reply
 from frzmq.wire.batch import MAX_FRAME_BYTES
 from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
 DATA_HWM: Final = 8
 """Frames. Small on both sides: what waits is to wait in the tracer's own bounded buffer."""
-LINK_HWM: Final = 1000
-CONTROL_HWM: Final = 64
-"""Messages to one client that wait in the recorder: chunks of a snapshot are up to 256 KiB."""
+LINK_HWM: Final = 128
+CONTROL_HWM: Final = 16
+"""Messages to one client that wait in the recorder, until it reads or is gone: chunks of a snapshot are up to 256 KiB."""
 CLIENT_HWM: Final = 64
+MAX_TO_RECORDER_BYTES: Final = 64 << 10
+"""Of a link message or request: so much, times the high-water mark, waits in the recorder for one peer that sends faster than it is read."""
 HANDSHAKE_MS: Final = 5_000
 """A connection that does not finish its greeting in time is closed: or it holds a file descriptor for ever."""
 RECONNECT_MS: Final = 50
 RECONNECT_MAX_MS: Final = 2_000
 CLOSE_DEADLINE_S: Final = 2.0
 """Beyond the linger: how long closing a context may take before it is left to the process's end."""
+RETRY_REFUSED_S: Final = 2.0
+"""A client that was refused does not connect again by itself, and may be admitted later."""
 MAX_PARTS: Final = 16
 """Parts of one message that are looked at. ROUTER messages have two (identity, message)."""
 
@@ -43,13 +53,64 @@ POLLIN: Final = int(zmq.POLLIN)
 POLLOUT: Final = int(zmq.POLLOUT)
 TransportError = zmq.ZMQError
 Again = zmq.Again
+_FAILED: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_HANDSHAKES: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | _FAILED | zmq.EVENT_DISCONNECTED
+
+
+class Gate(Protocol):
+    """Whom the sockets of a recorder admit, by their public keys; asked at each handshake, and again for each message."""
+
+    @property
+    def pair(self) -> KeyPair: ...
+    def admits(self, domain: Domain, public: str) -> bool: ...
+
+
+def new_pair() -> KeyPair:
+    """Raises ConfigError: a libzmq without CURVE."""
+    _need_curve()
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode("ascii"), secret.decode("ascii"))
+
+
+def _need_curve() -> None:
+    if not library().curve:
+        raise ConfigError("keys: wanted a libzmq with CURVE, got one that was built without")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    pyzmq: str
+    libzmq: str
+    curve: bool
+    """It can encrypt, and tell who is who."""
+
+
+def library() -> Library:
+    return Library(zmq.pyzmq_version(), zmq.zmq_version(), zmq.has("curve"))
+
+
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_PAIRS: Final = 8
+"""Of descriptors: what the sockets of one context take while they are made."""
 
 
 def new_context() -> Context:
-    """A context of its own, one I/O thread; close it with `close_all`."""
+    """A context of its own, one I/O thread; close it with `close_all`. Raises OSError (NO_DESCRIPTORS): there are too few for it and its sockets."""
+    _check_descriptors()
     context: Context = zmq.Context(io_threads=1)
     context.set(zmq.MAX_SOCKETS, 64)
     return context
+
+
+def _check_descriptors() -> None:
+    """zmq aborts the process where it finds none for its epoll. Between this and the sockets the program's threads do not run: nothing gives the interpreter away."""
+    held: list[int] = []
+    try:
+        for _ in range(_PAIRS):
+            held += os.pipe()
+    finally:
+        for fd in held:
+            os.close(fd)
 
 
 def _socket(context: Context, kind: int, hwm: int, max_bytes: int) -> Socket:
@@ -69,41 +130,38 @@ def _socket(context: Context, kind: int, hwm: int, max_bytes: int) -> Socket:
     return socket
 
 
-def push_socket(context: Context, endpoint: str, hwm: int = DATA_HWM) -> Socket:
-    """A tracer's data socket, connected. IMMEDIATE: a frame goes to a live connection or is refused."""
+def push_socket(context: Context, hwm: int = DATA_HWM) -> Socket:
+    """A tracer's data socket, not connected yet. IMMEDIATE: a frame goes to a live connection or is refused."""
     socket = _socket(context, zmq.PUSH, hwm, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.connect(endpoint)
     return socket
 
 
-def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM) -> Socket:
+def pull_socket(context: Context, endpoint: str, hwm: int = DATA_HWM, gate: Gate | None = None) -> Socket:
     """The recorder's data socket, bound. ``hwm`` counts frames of each connection. Raises ConfigError: in use, no such host."""
-    return _bind(_socket(context, zmq.PULL, hwm, MAX_FRAME_BYTES), endpoint)
+    return _bind(_socket(context, zmq.PULL, hwm, MAX_FRAME_BYTES), endpoint, gate, Domain.RECORD)
 
 
-def dealer_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
-    """A tracer's link, connected, with an identity that nobody else has."""
+def dealer_socket(context: Context, hwm: int = LINK_HWM) -> Socket:
+    """A tracer's link, not connected yet. The ROUTER gives each of its connections a name: one of our own, taken along to the next connection, would be unheard
+    there for as long as the former one seems to stand."""
     socket = _socket(context, zmq.DEALER, hwm, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.IDENTITY, _identity())
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.connect(endpoint)
     return socket
 
 
-def _identity() -> bytes:
-    """Of one connection alone: a shared one lets a second peer take the replies, or never get any. The first byte must not be zero."""
-    return b"f" + os.urandom(16)
-
-
-def router_socket(context: Context, endpoint: str, hwm: int = LINK_HWM) -> Socket:
+def router_socket(context: Context, endpoint: str, domain: Domain, hwm: int, gate: Gate | None = None) -> Socket:
     """The recorder's link or control socket, bound. MANDATORY: a send to a peer that is gone says so."""
-    socket = _socket(context, zmq.ROUTER, hwm, MAX_MESSAGE_BYTES)
+    socket = _socket(context, zmq.ROUTER, hwm, MAX_TO_RECORDER_BYTES)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    return _bind(socket, endpoint)
+    return _bind(socket, endpoint, gate, domain)
 
 
-def _bind(socket: Socket, endpoint: str) -> Socket:
+def _bind(socket: Socket, endpoint: str, gate: Gate | None, domain: Domain) -> Socket:
+    if gate is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, gate.pair.secret.encode())
+        socket.setsockopt(zmq.ZAP_DOMAIN, domain.value.encode())
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -138,12 +196,17 @@ def send_to(socket: Socket, peer: bytes, data: bytes) -> bool | None:
 
 def receive_all(socket: Socket, most: int = 64) -> list[list[bytes]]:
     """Up to ``most`` waiting messages, each as its parts (the first MAX_PARTS of them; the rest is read and dropped)."""
-    messages: list[list[bytes]] = []
+    return [[frame.bytes for frame in frames] for frames in _receive_frames(socket, most)]
+
+
+def _receive_frames(socket: Socket, most: int) -> list[list[zmq.Frame]]:
+    messages: list[list[zmq.Frame]] = []
     while len(messages) < most:
         try:
-            parts = [socket.recv(zmq.DONTWAIT)]
-            while socket.getsockopt(zmq.RCVMORE):
-                part = socket.recv(zmq.DONTWAIT)
+            part = socket.recv(zmq.DONTWAIT, copy=False)
+            parts = [part]
+            while part.more:
+                part = socket.recv(zmq.DONTWAIT, copy=False)
                 if len(parts) < MAX_PARTS:
                     parts.append(part)
         except zmq.ZMQError as error:
@@ -172,13 +235,79 @@ def close_all(context: Context, sockets: Iterable[Socket], linger_ms: int) -> bo
     return not aside.is_alive()
 
 
-class TracerSockets:
-    """The two sockets of a tracer, in the hands of the one thread that made them."""
+class Connection:
+    """A socket that connects to ``endpoint``, whether it is connected, and why it is not: its monitor tells. ``key``: for CURVE."""
 
-    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM) -> None:
+    def __init__(self, socket: Socket, endpoint: str, key: ClientKey | None) -> None:
+        self._socket = socket
+        self._endpoint = endpoint
+        self._key = key
+        if key is not None:
+            _need_curve()
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, key.pair.public.encode())
+            socket.setsockopt(zmq.CURVE_SECRETKEY, key.pair.secret.encode())
+            socket.setsockopt(zmq.CURVE_SERVERKEY, key.recorder.encode())
+        self.monitor: Socket = socket.get_monitor_socket(_HANDSHAKES)
+        self.connected = False
+        self.problem = ""
+        """Why the recorder does not take this client, for people; "": it does, or is not there."""
+        self._failures = 0
+        self._again_at = 0.0
+        socket.connect(endpoint)
+
+    def look(self, timeout_ms: int = 0) -> bool:
+        """Reads what the monitor tells by now, or within the timeout; True when there was anything."""
+        told = False
+        while self.monitor.poll(0 if told else timeout_ms, zmq.POLLIN):
+            told = True
+            self._take(int.from_bytes(self.monitor.recv_multipart(zmq.DONTWAIT)[0][:2], sys.byteorder))
+        if self._again_at and time.monotonic() >= self._again_at:
+            self._again_at = 0.0
+            self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
+        return told
+
+    def _take(self, event: int) -> None:
+        self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if self.connected:
+            self.problem, self._failures = "", 0
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            name = self._key.name if self._key is not None else ""
+            self.problem = (
+                f"{self._endpoint} does not admit the key {name!r}: it is not known there, revoked, or of another role"
+            )
+            self._again_at = time.monotonic() + RETRY_REFUSED_S
+        elif event & _FAILED:
+            # one alone may be a recorder that ended meanwhile
+            self._failures += 1
+            if self._failures > 1:
+                why = (
+                    "it wants a key, and there is none here"
+                    if self._key is None
+                    else "it has another key than the key file says, or none"
+                )
+                self.problem = f"{self._endpoint} breaks off the handshake: {why}"
+
+    def close(self) -> None:
+        """The monitor; the socket is to be closed by its owner, with it."""
+        self._socket.disable_monitor()
+
+
+class TracerSockets:
+    """The two sockets of a tracer, in the hands of the one thread that made them. ``key``: for a recorder on tcp that has keys."""
+
+    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, key: ClientKey | None = None) -> None:
         self._context = new_context()
-        self._push = push_socket(self._context, endpoints.data, hwm)
-        self._dealer = dealer_socket(self._context, endpoints.link)
+        self._push = push_socket(self._context, hwm)
+        self._dealer = dealer_socket(self._context)
+        self._connections: tuple[Connection, ...] = ()
+        if endpoints.directory is None:
+            pairs = ((self._push, endpoints.data), (self._dealer, endpoints.link))
+            self._connections = tuple(Connection(socket, endpoint, key) for socket, endpoint in pairs)
+        else:
+            # whoever may enter the directory is admitted: there is no handshake to fail
+            self._push.connect(endpoints.data)
+            self._dealer.connect(endpoints.link)
         self._poller = zmq.Poller()
         self._poller.register(self._dealer, zmq.POLLIN)
         self._wake_fd: int | None = None
@@ -214,64 +343,110 @@ class TracerSockets:
             else:
                 self._poller.unregister(self._push)
             self._wants_room = room
-        return bool(self._poller.poll(timeout_ms))
+        ready = bool(self._poller.poll(timeout_ms))
+        for connection in self._connections:
+            connection.look()
+        return ready
+
+    @property
+    def connected(self) -> bool:
+        """The recorder has taken both; known on tcp only."""
+        return bool(self._connections) and all(connection.connected for connection in self._connections)
+
+    @property
+    def problem(self) -> str:
+        """Why the recorder does not take this tracer, for people; "": it does, or is not there."""
+        return next((connection.problem for connection in self._connections if connection.problem), "")
 
     def close(self, linger_ms: int = 0) -> bool:
         """Close both, giving what was sent up to ``linger_ms`` to leave; True when all of it was closed in time."""
         if self._closed:
             return True
         self._closed = True
-        return close_all(self._context, (self._push, self._dealer), linger_ms)
+        for connection in self._connections:
+            connection.close()
+        monitors = (connection.monitor for connection in self._connections)
+        return close_all(self._context, (*monitors, self._push, self._dealer), linger_ms)
 
 
 class ClientSocket:
-    """The DEALER of a control client, and whether it is connected.
+    """The DEALER of a control client, and whether it is connected. ``key``: for a recorder on tcp that has keys.
 
     Not IMMEDIATE: at a disconnect that drops what has arrived and was not yet read, such as the end of a snapshot whose recorder is gone. The
     monitor tells the connection instead.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, key: ClientKey | None = None) -> None:
         self._context = new_context()
         self._dealer = _socket(self._context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
-        self._dealer.setsockopt(zmq.IDENTITY, _identity())
-        self._monitor = self._dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._connected = False
-        self._dealer.connect(endpoint)
+        self._connection = Connection(self._dealer, endpoint, key)
+        self._poller = zmq.Poller()
+        self._poller.register(self._dealer, zmq.POLLIN)
+        self._poller.register(self._connection.monitor, zmq.POLLIN)
+
+    @property
+    def problem(self) -> str:
+        """Why the recorder does not take this client, for people; "": it does, or is not there."""
+        return self._connection.problem
 
     def send(self, message: bytes, timeout_ms: int) -> bool:
         """False when no recorder took it in time."""
-        return self._wait_connected(timeout_ms) and send_now(self._dealer, message)
-
-    def _wait_connected(self, timeout_ms: int) -> bool:
-        while self._monitor.poll(0 if self._connected else timeout_ms, zmq.POLLIN):
-            event = int.from_bytes(self._monitor.recv_multipart(zmq.DONTWAIT)[0][:2], sys.byteorder)
-            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-        return self._connected
+        connection = self._connection
+        while connection.look(0 if connection.connected else timeout_ms) and not connection.problem:
+            if connection.connected:
+                break
+        return connection.connected and send_now(self._dealer, message)
 
     def receive(self, timeout_ms: int) -> bytes | None:
-        """One message, or None after the timeout."""
-        if not self._dealer.poll(timeout_ms, zmq.POLLIN):
-            return None
-        messages = receive_all(self._dealer, 1)
-        return messages[0][-1] if messages else None
+        """One message, or None after the timeout, or when the recorder takes this client no more."""
+        until = time.monotonic() + timeout_ms / 1000
+        while not self.problem:
+            messages = receive_all(self._dealer, 1)
+            if messages:
+                return messages[0][-1]
+            left_ms = round((until - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                return None
+            self._poller.poll(left_ms)
+            self._connection.look()
+        return None
 
     def close(self, linger_ms: int = 100) -> bool:
-        self._dealer.disable_monitor()
-        return close_all(self._context, (self._monitor, self._dealer), linger_ms)
+        self._connection.close()
+        return close_all(self._context, (self._connection.monitor, self._dealer), linger_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    parts: list[bytes]
+    public: str
+    """The sender's key; "": the socket has no gate."""
 
 
 class RecorderSockets:
-    """The three bound sockets of a recorder and one poller over them, in the hands of the one thread that made them."""
+    """The three bound sockets of a recorder and one poller over them, in the hands of the one thread that made them.
 
-    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM) -> None:
+    With a ``gate`` they speak CURVE only, with those that it admits: whoever it admits no more is not heard, and its connection is closed.
+    """
+
+    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, gate: Gate | None = None) -> None:
         self._context = new_context()
+        self._endpoints = endpoints
         self._sockets: list[Socket] = []
         self._closed = False
+        self._gate = gate
+        self._zap: Socket | None = None
+        self._peers: dict[int, str] = {}
+        """The public keys of those that were heard, by the file descriptors of their connections."""
         try:
-            self.pull = self._own(pull_socket(self._context, endpoints.data, hwm))
-            self.link = self._own(router_socket(self._context, endpoints.link, LINK_HWM))
-            self.control = self._own(router_socket(self._context, endpoints.control, CONTROL_HWM))
+            if gate is not None:
+                _need_curve()
+                # it stands before there is a handshake to ask about
+                self._zap = self._own(_socket(self._context, zmq.REP, LINK_HWM, MAX_MESSAGE_BYTES))
+                self._zap.bind(ZAP_ENDPOINT)
+            self.pull = self._own(pull_socket(self._context, endpoints.data, hwm, gate))
+            self.link = self._own(router_socket(self._context, endpoints.link, Domain.RECORD, LINK_HWM, gate))
+            self.control = self._own(router_socket(self._context, endpoints.control, Domain.CONTROL, CONTROL_HWM, gate))
         except ConfigError:
             self.close(0)
             raise
@@ -290,14 +465,68 @@ class RecorderSockets:
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
 
+    def close_connections(self) -> int:
+        """Those of all peers; the sockets listen on. Returns how many."""
+        return close_accepted(self._endpoints)
+
     def poll(self, timeout_ms: int) -> set[Socket | int]:
-        """What is ready: the sockets, and the watched file descriptors."""
-        return {ready for ready, _ in self._poller.poll(timeout_ms)}
+        """What is ready: the sockets, and the watched file descriptors. Handshakes are answered here."""
+        ready = {ready for ready, _ in self._poller.poll(timeout_ms)}
+        if self._zap is not None and self._zap in ready:
+            ready.discard(self._zap)
+            for request in receive_all(self._zap, 1):
+                self._zap.send_multipart(zap_reply(request, self._admit), zmq.DONTWAIT)
+        return ready
+
+    def _admit(self, domain: Domain, key: bytes) -> str:
+        public: str = zmq.utils.z85.encode(key).decode("ascii")
+        return public if self._gate is not None and self._gate.admits(domain, public) else ""
+
+    def receive(self, socket: Socket) -> list[Received]:
+        """Up to 64 waiting messages of the link, or of control."""
+        if self._gate is None:
+            return [Received(parts, "") for parts in receive_all(socket)]
+        domain = Domain.CONTROL if socket is self.control else Domain.RECORD
+        received = []
+        for frames in _receive_frames(socket, 64):
+            public = self._sender(frames[-1], domain)
+            if public is not None:
+                received.append(Received([frame.bytes for frame in frames], public))
+        return received
 
     def frame_receiver(self) -> Callable[[], bytes]:
         """A call for the next part of the data socket; raises `Again` when none waits. Bound once: it runs for every frame."""
         receive, flags = self.pull.recv, zmq.DONTWAIT
-        return lambda: receive(flags)
+        if self._gate is None:
+            return lambda: receive(flags)
+
+        def receive_admitted() -> bytes:
+            while True:
+                frame = receive(flags, copy=False)
+                if self._sender(frame, Domain.RECORD) is not None:
+                    return bytes(frame.bytes)
+
+        return receive_admitted
+
+    def _sender(self, frame: zmq.Frame, domain: Domain) -> str | None:
+        """Its public key; None: it is admitted no more, and is cut off."""
+        assert self._gate is not None
+        public, fd = str(frame.get("User-Id")), int(frame.get(zmq.SRCFD))
+        self._peers[fd] = public
+        if self._gate.admits(domain, public):
+            return public
+        self._cut(fd)
+        return None
+
+    def cut(self, publics: frozenset[str]) -> None:
+        """Closes the connections of these keys. They may come again, and are asked then."""
+        for fd in [fd for fd, public in self._peers.items() if public in publics]:
+            self._cut(fd)
+
+    def _cut(self, fd: int) -> None:
+        """Where the number has become that of another peer's connection, that one connects again, and nothing is lost."""
+        self._peers.pop(fd, None)
+        close_connection(fd, self._endpoints)
 
     def close(self, linger_ms: int) -> bool:
         if self._closed:

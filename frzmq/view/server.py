@@ -17,16 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import unquote
 
 from frzmq.errors import ConfigError
+from frzmq.httpserver import BoundedMixIn
 
 HOST: Final = "127.0.0.1"
 TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.1
+END_S: Final = 2.0
 POLICY: Final = "; ".join(
     (
         "default-src 'self' data: blob:",
@@ -97,10 +99,12 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(END_S)
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(BoundedMixIn, HTTPServer):
+    longest_s = 600.0
+
     def __init__(self, site: Site, port: int) -> None:
         self.site = site
         super().__init__((HOST, port), _Handler)

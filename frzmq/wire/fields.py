@@ -73,6 +73,20 @@ def nested_check(cls: type) -> Check:
     return Check(f"a map ({cls.__name__})", lambda value: from_map(cls, value, cls.__name__), to_map)
 
 
+def row_check(cls: type) -> Check:
+    """A dataclass of unsigned integers as a list, in the order of its fields; more of them, of a newer peer, are ignored."""
+    names = [f.name for f in dataclasses.fields(cls)]
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) < len(names):
+            raise ValueError
+        return cls(
+            *(check.decode(each) for (_, check, _), each in zip(_fields_of(cast(Any, cls)), value, strict=False))
+        )
+
+    return Check(f"a list ({cls.__name__})", decode, lambda row: [getattr(row, name) for name in names])
+
+
 def many(check: Check, most: int, default: Any = ()) -> Any:
     def decode(value: Any) -> Any:
         if not isinstance(value, list) or len(value) > most:

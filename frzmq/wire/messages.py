@@ -6,7 +6,7 @@ bounds is a WireError. Times are ns; a flag named ``*_ns`` of 0 means "not set".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, TypeAlias, cast
 
 from frzmq.errors import WireError
@@ -21,15 +21,20 @@ from frzmq.wire.fields import (
     nested,
     nested_check,
     ranges,
+    row_check,
     signed,
     text,
     to_map,
     unsigned,
 )
+from frzmq.wire.ledger import Ledger, WriterLedger
 
 MAX_CHUNK_BYTES: Final = 256 << 10
 MAX_GAPS: Final = 1024
 MAX_LINES: Final = 200
+MAX_WRITERS: Final = 4096
+MAX_GENERATION: Final = 1 << 62
+"""No honest peer gets there: neither side follows the other to it."""
 
 
 # --- link, tracer to recorder
@@ -64,6 +69,8 @@ class Hello:
     monotonic_ns: int = unsigned(64, 0)
     boottime_ns: int = unsigned(64, 0)
     wall_ns: int = unsigned(64, 0)
+    nonce: int = unsigned(64, 0)
+    """Of the last Welcome: proves on another connection that it is the same tracer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,8 @@ class Lines:
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
     id: int = unsigned()
+    writers: bool = flag(False)
+    """With the ledger of each writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +311,14 @@ class TracerStatus:
     """Why it was stopped."""
     trigger_errors: int = unsigned(64, 0)
     trigger_problem: str = text(256, "")
+    writers: tuple[WriterLedger, ...] = many(row_check(WriterLedger), MAX_WRITERS)
+    """If they were asked for; the sums of the rows are those of the stream, but for ``other_writers``."""
+    other_writers: int = unsigned(64, 0)
+    """So many are not told apart, or had no room in the reply."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(*(getattr(self, field.name) for field in fields(Ledger)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,57 +4,27 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.targets import EVENTS, SIZE, UUID, file_bytes, reader, tail_of, take
 
 from frzmq.errors import WireError
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail, read_tail
-from frzmq.tracer._buffer_py import Buffer
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import make_buffer
 from frzmq.wire.chunk import PUBLISHED_WORD, STATE_WORD, ChunkState, layout_for, unpack_word
 from frzmq.wire.kinds import Kind
 from frzmq.wire.messages import Hello
 
-UUID = bytes(range(16))
-SIZE = 256 << 10
-EVENTS = 100
-
-
-@cache
-def file_bytes(directory: str) -> bytes:
-    """Of a tracer that recorded ``EVENTS`` events over two generations."""
-    buffer = Buffer(UUID, 1, directory, SIZE)
-    writer = buffer.writer()
-    for n in range(EVENTS):
-        if n == EVENTS // 2:
-            buffer.cut(2)
-        writer.append(Kind.EVENT, buffer.intern(f"event {n % 5}") + b"\xc0")
-    buffer.open(Kind.SPAN_BEGIN, writer.id, writer.last, "open", 0, 0, 0, b"")
-    assert buffer.path is not None
-    data = Path(buffer.path).read_bytes()
-    buffer.close()
-    return data
-
 
 @pytest.fixture
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file_bytes(str(tmp_path_factory.getbasetemp()))
-
-
-def reader(data: bytes) -> Callable[[int, int], bytes]:
-    return lambda offset, size: data[offset : offset + size] if offset >= 0 and size >= 0 else b""
-
-
-def tail_of(data: bytes, stored: dict[int, Ranges] | None = None) -> Tail:
-    return read_tail(reader(data), len(data), UUID, stored or {})
 
 
 def stored_of(*ranges: tuple[int, int]) -> dict[int, Ranges]:
@@ -104,16 +74,6 @@ def times(body: bytes, base_ns: int) -> list[int]:
 def test_tail_of_another_tracer_is_refused(whole: bytes) -> None:
     with pytest.raises(WireError, match=r"^buffer file: wanted that of tracer 01020304"):
         read_tail(reader(whole), len(whole), b"\1\2\3\4" + bytes(12), {})
-
-
-def take(data: bytes) -> None:
-    """As the recorder does it: nothing but a WireError may come out."""
-    try:
-        tail = tail_of(data)
-    except WireError:
-        return
-    stream = Stream(asked=3, young=True, max_strings_bytes=1 << 20)
-    stream.recover(tail, Hello(UUID, 1, 1, 1, 7, "svc", 2), 5)
 
 
 @given(st.binary(max_size=8192))

@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.golden import GOLDEN_DIR, parse_golden
+from support.targets import DECODERS, END_MARK, FRAMES, MESSAGES, OPENING, RECORDS, TARGETS, check_memory
 
 from frzmq.errors import WireError
 from frzmq.wire.batch import (
     BatchType,
-    EndMark,
     Header,
-    Opening,
-    OpenItem,
-    WriterEnd,
-    WriterInfo,
-    decode_end_mark,
-    decode_header,
-    decode_opening,
     encode_batch,
-    encode_end_mark,
-    encode_opening,
     split_frame,
-    split_headers,
 )
-from frzmq.wire.chunk import MIN_BUFFER_BYTES, FileHeader, decode_file_header, encode_file_header, layout_for
-from frzmq.wire.codec import pack, unpack, unpack_values
-from frzmq.wire.kinds import KINDS, kinds_from_wire, kinds_to_wire
+from frzmq.wire.codec import pack, unpack
 from frzmq.wire.messages import decode_message
 from frzmq.wire.text import format_frame, format_message, parse_frame, parse_message
 
-PEAK_PER_BYTE = 128
-"""Of a msgpack value: the worst is a map of one integer key, 232 bytes in memory for two on the wire."""
-PEAK_BASE = 64 << 10
-PACKER_BYTES = 256 << 10
-"""What msgpack's packer begins with, in the text form."""
-
-STEPS = [step for path in sorted(GOLDEN_DIR.glob("*.txt")) for step in parse_golden(path.read_text("utf-8")).steps]
-FRAMES = [step.data for step in STEPS if not step.is_message]
-MESSAGES = [step.data for step in STEPS if step.is_message]
-TEXTS = [step.text.encode() for step in STEPS]
-OPENING = encode_opening(
-    Opening(
-        1,
-        2,
-        3,
-        KINDS,
-        (WriterInfo(1, "MainThread", 7),),
-        (OpenItem(1, 1, 0, 5, "a", 0, 0, b""), OpenItem(3, 1, 4, 5, 9, 1, 0, bytes(16))),
-        1,
-    )
-)
-END_MARK = encode_end_mark(EndMark((WriterEnd(1, 0, 9, 1, ((1, 3), (4, 5))), WriterEnd(2, 0, 1 << 40))))
-FILE_HEADER = encode_file_header(FileHeader(1, bytes(16), 2, layout_for(MIN_BUFFER_BYTES), 3, 4, 5))
-RECORDS = b"".join(
-    (pack(5), pack(250), pack(1), pack({"key": 1.5, 3: b"\0"}), pack(7), pack(1), pack(30), pack("x"), pack(None))
-)
-
-Decoder = Callable[[bytes], object]
-DECODERS: dict[str, tuple[Decoder, list[bytes]]] = {
-    "unpack": (unpack, MESSAGES),
-    "unpack_values": (lambda data: list(unpack_values(data)), [RECORDS, OPENING]),
-    "decode_header": (decode_header, FRAMES),
-    "split_headers": (split_headers, FRAMES),
-    "split_frame": (split_frame, FRAMES),
-    "decode_opening": (decode_opening, [OPENING]),
-    "decode_end_mark": (decode_end_mark, [END_MARK]),
-    "decode_message": (decode_message, MESSAGES),
-    "kinds_from_wire": (lambda data: kinds_from_wire(unpack(data)), [pack(kinds_to_wire(KINDS))]),  # type: ignore[arg-type]  # list is invariant
-    "decode_file_header": (lambda data: decode_file_header(data, MIN_BUFFER_BYTES), [FILE_HEADER]),
-    "parse_frame": (lambda data: parse_frame(data.decode("utf-8", "replace")), TEXTS),
-    "parse_message": (lambda data: parse_message(data.decode("utf-8", "replace")), TEXTS),
-    "format_frame": (format_frame, FRAMES),
-    "format_message": (format_message, MESSAGES),
-}
 each_decoder = pytest.mark.parametrize("name", DECODERS)
 
 # what claims much in few bytes: containers, strings and binaries of 2**16 and 2**32 elements; one of each length class
@@ -86,17 +26,6 @@ CLAIMS = [
     b"\xda\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc5\xff\xff", b"\xc9\xff\xff\xff\xff\x01", b"\xc1", b"\xd4\x01\x00",
     b"\xff\xff\xff\xff", b"\x80", b"\x90" * 50, b"\x91" * 50, b"\x81\x00" * 50, b"\xcf" + b"\xff" * 8, b"\x80" * 20,
 ]  # fmt: skip
-
-
-def attempt(name: str, data: bytes) -> None:
-    """The decoder gives a value or raises WireError; any other exception ends the test."""
-    try:
-        DECODERS[name][0](data)
-    except WireError as error:
-        message = str(error)
-    else:
-        message = ""
-    assert len(message) < 1000
 
 
 @st.composite
@@ -124,20 +53,20 @@ def mutated(draw: st.DrawFn, valid: list[bytes]) -> bytes:
 @each_decoder
 @given(data=st.data())
 def test_decoder_any_bytes_give_a_value_or_a_wire_error(name: str, data: st.DataObject) -> None:
-    attempt(name, data.draw(st.binary(max_size=300)))
+    TARGETS[name].run(data.draw(st.binary(max_size=300)))
 
 
 @each_decoder
 @given(data=st.data())
 def test_decoder_mutated_bytes_give_a_value_or_a_wire_error(name: str, data: st.DataObject) -> None:
-    attempt(name, data.draw(mutated(DECODERS[name][1])))
+    TARGETS[name].run(data.draw(mutated(TARGETS[name].corpus)))
 
 
 @each_decoder
 def test_decoder_valid_bytes_cut_anywhere_give_a_value_or_a_wire_error(name: str) -> None:
-    for valid in DECODERS[name][1]:
+    for valid in TARGETS[name].corpus:
         for end in range(0, len(valid), 1 + len(valid) // 200):
-            attempt(name, valid[:end])
+            TARGETS[name].run(valid[:end])
 
 
 VALUES = st.recursive(
@@ -151,7 +80,7 @@ VALUES = st.recursive(
 @given(value=VALUES, data=st.data())
 def test_decoder_any_msgpack_value_gives_a_value_or_a_wire_error(name: str, value: object, data: st.DataObject) -> None:
     # a valid value of which one part, at any depth, became another
-    whole = unpack(data.draw(st.sampled_from(DECODERS[name][1])))
+    whole = unpack(data.draw(st.sampled_from(TARGETS[name].corpus)))
     parent: object = None
     key: object = None
     inner: object = whole
@@ -161,7 +90,7 @@ def test_decoder_any_msgpack_value_gives_a_value_or_a_wire_error(name: str, valu
         inner = inner[key]  # type: ignore[call-overload]  # of its own keys
     if isinstance(parent, list | dict):
         parent[key] = value  # type: ignore[call-overload]
-    attempt(name, pack(whole))
+    TARGETS[name].run(pack(whole))
 
 
 @given(mutated(FRAMES))
@@ -223,30 +152,14 @@ BOMBS = {
 }
 
 
-def peak_bytes(name: str, data: bytes) -> int:
-    """The most memory in use while the decoder is at work, beyond what there was before."""
-    tracemalloc.start()
-    try:
-        attempt(name, data)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def bound_bytes(name: str, data: bytes) -> int:
-    packer_bytes = PACKER_BYTES if name.startswith(("parse_", "format_")) else 0
-    return PEAK_PER_BYTE * len(data) + PEAK_BASE + packer_bytes
-
-
 @each_decoder
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_decoder_bomb_takes_memory_in_proportion(name: str, bomb: str) -> None:
     data = BOMBS[bomb]
-    assert peak_bytes(name, data) <= bound_bytes(name, data)
+    check_memory(name, data)
 
 
 @each_decoder
 @given(data=st.data())
 def test_decoder_mutated_bytes_take_memory_in_proportion(name: str, data: st.DataObject) -> None:
-    wrong = data.draw(mutated(DECODERS[name][1]))
-    assert peak_bytes(name, wrong) <= bound_bytes(name, wrong)
+    check_memory(name, data.draw(mutated(TARGETS[name].corpus)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     """Short, as a socket's path must be, and empty at the end."""
     for name in EMPTY_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    directory = Path(f"/tmp/fz{os.getpid()}-{os.urandom(3).hex()}")
+    directory = Path(tempfile.gettempdir(), f"r{os.urandom(3).hex()}")
     monkeypatch.setenv("FRZMQ_RUNTIME_DIR", str(directory))
     yield directory
     if directory.exists():

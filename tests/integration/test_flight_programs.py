@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.flights import names, taken
 from support.programs import DEADLINE_S, Program
-from support.recorder_process import until_gone
+from support.recorder_process import until_ended, until_gone
 
 import frzmq
 from frzmq.errors import StateError
@@ -296,7 +296,7 @@ def test_recorder_and_its_directory_are_gone_after_the_program(
     assert Path(f"/proc/{pid}").exists()
     program.tell("go")
     program.end(code)
-    until_gone(Path(f"/proc/{pid}"))
+    until_ended(int(pid))
     until_gone(Path(address.removeprefix("ipc://")))
 
 

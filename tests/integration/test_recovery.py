@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.programs import DEADLINE_S, Program
-from support.recorder_process import until_gone
+from support.recorder_process import until_ended, until_gone
 
 import frzmq
 import frzmq.tracer.runtime
@@ -137,7 +137,7 @@ def test_buffer_file_that_was_cut_short_costs_the_tail_and_is_said(tmp_path: Pat
             [error] = client.status().errors
         assert "its last moments: buffer file: wanted areas inside the file's 100000 bytes" in error
         assert [e.name for e in opened.events if e.process == process.number][:1] == ["begin"]
-        until_gone(Path(f"/proc/{program.process.pid}"))
+        until_ended(program.process.pid)
 
 
 ALONE = """

@@ -6,6 +6,7 @@ who is stopped, and that nobody else is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -37,6 +38,7 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.wire.batch import BatchType, Header
+from frzmq.wire.ledger import PLACES, WriterLedger, writers_disagree
 from frzmq.wire.messages import (
     Ack,
     Advance,
@@ -143,14 +145,14 @@ class RecorderModel(RuleBasedStateMachine):
             assert b"".join(stream.strings) == b"".join(k.strings)
             counts = k.ledger()
             ledger = stream.ledger
-            opened = sum(h.count for part in k.parts.values() for h, _ in part.values() if h.type is RECORDS)
+            opened = counts["open"]
             assert (ledger.held, ledger.evicted, ledger.late, ledger.overwritten, ledger.missing, ledger.open) == (
                 counts["held"], counts["evicted"], counts["late"], counts["overwritten"], counts["missing"], opened,
             )  # fmt: skip
             assert (ledger.duplicate, ledger.rejected) == (k.duplicate, k.rejected)
-            assert ledger.recorded == (
-                ledger.open + ledger.held + ledger.evicted + ledger.late + ledger.overwritten + ledger.missing
-            )
+            assert ledger.balanced
+            assert {row.writer: _counts(row) for row in stream.writers if row.recorded} == k.by_writer()
+            assert writers_disagree(ledger, stream.writers, stream.other_writers) == ""
         status = self.machine.status(self.now)
         assert (status.state, status.snapshots) == ("on" if self.on else "off", self.snapshots)
         deadline = self.machine.deadline_ns()
@@ -224,6 +226,8 @@ class RecorderModel(RuleBasedStateMachine):
             return
         k.seen.add(h.tseq)
         k.first_seen = k.first_seen or h.tseq
+        if h.type in (OPEN, RECORDS, END):
+            k.left = max(k.left, h.generation + (h.type is END))
         if h.type is STRINGS:
             ids = set(range(h.first_index, h.first_index + h.count))
             if ids - k.string_ids:
@@ -246,7 +250,11 @@ class RecorderModel(RuleBasedStateMachine):
             return
         mine = range(h.first_index, h.first_index + h.count)
         place = k.place.setdefault(h.writer, {})
-        known = max(max(place, default=-1) + 1, k.ends.get(h.writer, 0)) if place or h.writer in k.ends else mine.start
+        known = (
+            max(max(place, default=-1) + 1, k.ends.get(h.writer, 0))
+            if place or h.writer in k.ends
+            else k.begin(mine.start)
+        )
         for n in range(known, mine.start):
             place[n] = "missing"
         for n in range(mine.stop, min(place, default=k.ends.get(h.writer, 0))):
@@ -295,7 +303,9 @@ class RecorderModel(RuleBasedStateMachine):
             here = came.get(writer, set())
             first, next_, over = rows.get(writer) or [min(here), max(here) + 1, ()]
             gone = {n for a, b in over for n in range(a, b)}
-            k_first = max(max(place, default=-1) + 1, k.ends.get(writer, 0)) if place or writer in k.ends else first
+            k_first = (
+                max(max(place, default=-1) + 1, k.ends.get(writer, 0)) if place or writer in k.ends else k.begin(first)
+            )
             for n in range(min(k_first, first), next_):
                 if n in place:
                     continue
@@ -350,7 +360,7 @@ class RecorderModel(RuleBasedStateMachine):
         tracer.nonce = (self.nonces + 1) * 1000
         k = Known(tracer, self.now)
         if not self.on:
-            k.record_from = 1 << 70
+            k.record_from, k.from_birth = 1 << 70, False
         self.known[tracer.uuid] = k
         self._say(k, Welcome(BOOT, tracer.nonce, k.asked, 1, 250 * MS, 5 * S))
         self.give(LinkReceived(tracer.peer, tracer.hello()))
@@ -362,6 +372,9 @@ class RecorderModel(RuleBasedStateMachine):
         if k is None or not _seldom(data):
             return
         tracer.peer = k.peer = tracer.peer + b"'"
+        if tracer.tseq or data.draw(st.booleans()):
+            # else the welcome was lost on the way
+            tracer.proof = tracer.nonce
         tracer.ended = False
         if k.state == "stopped":
             self._say(k, Stop(k.error, max(k.rejoin_at - self.now, 1)))
@@ -381,6 +394,7 @@ class RecorderModel(RuleBasedStateMachine):
         marks = tracer.marks  # type: ignore[attr-defined]
         fresh = Tracer(tracer.uuid[0], tracer.end_marks, 0)
         fresh.incarnation, fresh.peer, fresh.marks = tracer.incarnation + 1, tracer.peer + b"+", dict(marks)  # type: ignore[attr-defined]
+        fresh.proof = tracer.nonce if tracer.tseq else tracer.proof
         if k.state == "stopped" and self.now < k.rejoin_at:
             self.expected.append(SendLink(fresh.peer, Stop(k.error, k.rejoin_at - self.now)))
             self.give(LinkReceived(fresh.peer, fresh.hello()))
@@ -400,6 +414,15 @@ class RecorderModel(RuleBasedStateMachine):
         self.expected.append(SendLink(b"other", Reject("any")))
         self.give(LinkReceived(b"other", hello))
 
+    @rule(data=st.data(), step=st.integers(0, 2))
+    def a_stranger_with_its_uuid_is_turned_away(self, data: st.DataObject, step: int) -> None:
+        tracer = self._pick(data)
+        if tracer.uuid not in self.known:
+            return
+        hello = dataclasses.replace(tracer.hello(), nonce=1, incarnation=tracer.incarnation + step)
+        self.expected.append(SendLink(b"other", Reject("any")))
+        self.give(LinkReceived(b"other", hello))
+
     def _cut(self, tracer: Tracer) -> None:
         if tracer.told <= tracer.generation or tracer.ended:
             return
@@ -410,7 +433,7 @@ class RecorderModel(RuleBasedStateMachine):
         tracer.marks[tracer.tseq + 1] = rows  # type: ignore[attr-defined]
         tracer.cut(self.now)
 
-    @rule(data=st.data(), doing=st.lists(st.sampled_from("rrrrccddddlasfft"), min_size=10, max_size=40))
+    @rule(data=st.data(), doing=st.lists(st.sampled_from("rrrrccddddlasffto"), min_size=10, max_size=40))
     def works(self, data: st.DataObject, doing: list[str]) -> None:
         """What a tracer and its pipe do most of the time."""
         tracer = self._pick(data)
@@ -432,6 +455,12 @@ class RecorderModel(RuleBasedStateMachine):
                     self._tell(tracer, data.draw(st.sampled_from([STRINGS, FLUSH])))
                 case "f" if data.draw(st.booleans()):
                     self.flush(False, 0)
+                case "o" if _seldom(data):
+                    # in the midst of it, with records in the ring
+                    if self.on:
+                        self._ask_to_stop()
+                    if data.draw(st.booleans()):
+                        self.start_request()
                 case "t":
                     self.time_passes(data.draw(st.sampled_from([60 * MS, 500 * MS])))
             self.streams_are_the_oracles()
@@ -665,9 +694,11 @@ class RecorderModel(RuleBasedStateMachine):
         self.flushes = []
         for k in [*self.known.values(), *self.old]:
             self._close(k, "stop")
-            counts = k.ledger()
-            counts["evicted"] += counts.pop("held", 0)
+            counts = k.by_writer()
+            for of_writer in counts.values():
+                of_writer["evicted"] += of_writer.pop("held", 0)
             k.before, k.place, k.ends, k.sealed, k.record_from = counts, {}, {}, [], 1 << 70
+            k.from_birth = False
         self.on = False
         if self.errors:
             self._refused(id_, "recording")
@@ -677,8 +708,10 @@ class RecorderModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def stop_request(self, data: st.DataObject) -> None:
-        if not _seldom(data):
-            return
+        if _seldom(data):
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
         id_ = self._id()
         if not self.on or self.stopping is not None:
             self._refused(id_, "state")
@@ -703,6 +736,10 @@ class RecorderModel(RuleBasedStateMachine):
                 k.record_from = k.asked
             self.expected.append(SendReply(CONTROL, OkReply(id_)))
         self.give(RequestReceived(CONTROL, StartRequest(id_)))
+
+
+def _counts(row: WriterLedger) -> Counter[str]:
+    return +Counter({name: getattr(row, name) for name in PLACES})
 
 
 def _seldom(data: st.DataObject) -> bool:

@@ -24,6 +24,7 @@ class FakeBuffer:
         self.released: list[tuple[int, int]] = []
         self.next_index = self.cut_index = 0
         self.fault: Exception | None = None
+        self.moments: dict[int, int] = {}
 
     def record(self, count: int) -> None:
         body = b"\x05\x01\x01\xc0" * count
@@ -50,8 +51,9 @@ class FakeBuffer:
     def strings_from_start(self) -> tuple[int, int, bytes] | None:
         return 1, 1, b"\xa1a"
 
-    def open_items(self, at_ns: int) -> tuple[list[OpenItem], int]:
+    def open_items(self, at_ns: int, moments: dict[int, int], /) -> tuple[list[OpenItem], int]:
         assert at_ns > 0
+        self.moments = moments
         return [], 0
 
     def writer_infos(self) -> list[WriterInfo]:
@@ -77,6 +79,7 @@ class FakeSockets:
         self.changed = threading.Condition()
         self._incoming: deque[bytes] = deque()
         self._fd, self._end = os.pipe()
+        self.problem = ""
 
     def send_batch(self, frame: bytes) -> bool:
         with self.changed:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import frzmq
@@ -26,12 +27,12 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Program:
-    """``python SCRIPT ARGUMENTS...`` with the text ``code`` in SCRIPT. Deprecation warnings are errors in it."""
+    """``python SCRIPT ARGUMENTS...`` with the text ``code`` in SCRIPT. Deprecation warnings are errors in it. ``prefix``: a command that becomes it, such as ``nsenter``."""
 
-    def __init__(self, path: Path, code: str, *arguments: str, **variables: str) -> None:
+    def __init__(self, path: Path, code: str, *arguments: str, prefix: Sequence[str] = (), **variables: str) -> None:
         path.write_text(textwrap.dedent(code))
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error::DeprecationWarning", str(path), *arguments],
+            [*prefix, sys.executable, "-W", "error::DeprecationWarning", str(path), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from frzmq.transport.addresses import parse_address
+from frzmq.transport.keys import ClientKey
 from frzmq.transport.sockets import TracerSockets
 from frzmq.wire.batch import (
     BatchType,
@@ -26,6 +27,7 @@ from frzmq.wire.messages import (
     Hello,
     Message,
     RecorderHeartbeat,
+    Reject,
     Stop,
     TracerHeartbeat,
     Welcome,
@@ -45,7 +47,14 @@ class RawTracer:
     """Says hello when made; follows every Advance while `pump` runs, unless ``deaf``."""
 
     def __init__(
-        self, address: str, *, service: str = "raw", end_marks: bool = True, lock: bool = False, uuid: bytes = b""
+        self,
+        address: str,
+        *,
+        service: str = "raw",
+        end_marks: bool = True,
+        lock: bool = False,
+        uuid: bytes = b"",
+        key: ClientKey | None = None,
     ) -> None:
         self.uuid = uuid or os.urandom(16)
         self.end_marks = end_marks
@@ -56,15 +65,16 @@ class RawTracer:
         self.nonce = 0
         self.acknowledged = 0
         self.stopped: Stop | None = None
+        self.rejected = ""
         self._first_index = 0
         self._batches = 0
-        self._sockets = TracerSockets(parse_address(address))
+        self._sockets = TracerSockets(parse_address(address), key=key)
         now_ns = time.monotonic_ns()
         hello = Hello(
             self.uuid, 0, 1, 1, os.getpid(), service, 0, end_marks, lock=lock, monotonic_ns=now_ns, wall_ns=now_ns
         )
         self.say(hello)
-        self.until(lambda: self.generation > 0)
+        self.until(lambda: self.generation > 0 or bool(self.rejected))
 
     # --- link
 
@@ -90,6 +100,8 @@ class RawTracer:
                     self.acknowledged = max(self.acknowledged, ack.stored_through)
                 case Stop() as stop:
                     self.stopped = stop
+                case Reject(reason):
+                    self.rejected = reason
 
     def until(self, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_S
@@ -158,6 +170,11 @@ class RawTracer:
         if self.end_marks:
             mark = EndMark((WriterEnd(WRITER, self._first_index, self.index),))
             self.send(encode_batch(self.header(BatchType.END, count=self._batches), encode_end_mark(mark)))
+
+    @property
+    def problem(self) -> str:
+        """Why the recorder does not take it."""
+        return self._sockets.problem
 
     def close(self, linger_ms: int = 500) -> None:
         assert self._sockets.close(linger_ms)

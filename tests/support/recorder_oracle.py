@@ -34,13 +34,16 @@ class Tracer:
         self.pipe: list[int] = []
         self.lost: list[int] = []
         self.sent: dict[int, tuple[Header, bytes]] = {}
-        self.nonce = 0
+        self.nonce = self.proof = 0
+        """Of the last welcome; and of the last that came."""
         self.open = False
         self.ended = False
         """It said goodbye: nothing more comes before another hello."""
 
     def hello(self) -> Hello:
-        return Hello(self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True)
+        return Hello(
+            self.uuid, self.incarnation, 1, 1, 7, "svc", self.generation, self.end_marks, lock=True, nonce=self.proof
+        )
 
     def make(self, kind: BatchType, now: int, body: bytes = b"", **fields: int) -> None:
         self.tseq += 1
@@ -105,6 +108,8 @@ class Known:
         self.parts: dict[int, dict[int, tuple[Header, bytes]]] = {}
         self.sealed: list[dict[str, Any]] = []
         self.sealed_through = 0
+        self.left = 0
+        """Generations below it are behind the tracer."""
         self.record_from = 0
         self.goodbye = 0
         self.strings: list[bytes] = []
@@ -112,15 +117,29 @@ class Known:
         self.place: dict[int, dict[int, str]] = {}
         self.ends: dict[int, int] = {}
         """By writer: the next index that a sealed generation told of, also of one in which it recorded nothing."""
-        self.before: Counter[str] = Counter()
+        self.before: dict[int, Counter[str]] = {}
+        """By writer, of the time before the recorder was switched off."""
+        self.from_birth = self.young
+        """Whatever a writer recorded, this recorder should have."""
         self.duplicate = self.rejected = 0
         self.dirty = self.ack_now = False
 
+    def begin(self, first: int) -> int:
+        """Where the indices of a writer begin of which ``first`` is the first that is told."""
+        return 0 if self.from_birth else first
+
     def ledger(self) -> Counter[str]:
-        counts = Counter(self.before)
-        for places in self.place.values():
-            counts.update(places.values())
-        return counts
+        return sum(self.by_writer().values(), Counter())
+
+    def by_writer(self) -> dict[int, Counter[str]]:
+        counts = {writer: Counter(before) for writer, before in self.before.items()}
+        for writer, places in self.place.items():
+            counts.setdefault(writer, Counter()).update(places.values())
+        for part in self.parts.values():
+            for header, _ in part.values():
+                if header.type is RECORDS:
+                    counts.setdefault(header.writer, Counter())["open"] += header.count
+        return {writer: +of_writer for writer, of_writer in counts.items() if +of_writer}
 
     def stored(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         through = max(self.seen, default=0)
@@ -141,4 +160,4 @@ class Known:
         """No part of a generation up to ``target`` is open, and the tracer is beyond it."""
         if self.parts:
             return min(self.parts) > target
-        return self.sealed_through > target - 1
+        return min(self.sealed_through + 1, self.left) > target

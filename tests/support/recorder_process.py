@@ -121,3 +121,18 @@ def until_gone(path: Path) -> None:
     while path.exists():
         assert time.monotonic() < deadline, f"{path} is still there"
         time.sleep(0.01)
+
+
+def until_ended(pid: int) -> None:
+    """Of a process that is somebody else's to wait for, and may not have done so yet."""
+    deadline = time.monotonic() + DEADLINE_S
+    while _runs(pid):
+        assert time.monotonic() < deadline, f"{pid} still runs"
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

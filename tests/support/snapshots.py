@@ -69,15 +69,16 @@ class Stream:
         writers: tuple[WriterInfo, ...] = (),
         skip: dict[int, int] | None = None,
         overwritten: bool = False,
+        dropped: dict[int, int] | None = None,
         batch_of: int = 1000,
         **info: Any,
     ) -> Stream:
-        """One more; ``skip``: by writer so many indices before its records are missing (or, if ``overwritten``, that)."""
+        """One more; ``skip``: by writer so many indices before its records are missing (or, if ``overwritten``, that); ``dropped``: by writer, so far."""
         records = sorted(records, key=lambda record: record.time_ns)
         opening = Opening(at_ns, at_ns, WALL_NS + at_ns - CREATED_NS, kinds, writers, open, open_omitted)
         frames = [self._batch(BatchType.OPEN, number, encode_opening(opening), base_ns=at_ns, last_ns=at_ns)]
         ends, batches, lost = [], 0, 0
-        for writer in sorted({r.writer for r in records} | set(skip or ())):
+        for writer in sorted({r.writer for r in records} | set(skip or ()) | set(dropped or ())):
             first = index = self._index.get(writer, 0)
             skipped = (skip or {}).get(writer, 0)
             lost += skipped
@@ -91,7 +92,7 @@ class Stream:
                 index += len(part)
             self._index[writer] = index
             ranges = ((first, first + skipped),) if skipped and overwritten else ()
-            ends.append(WriterEnd(writer, first, index, 0, ranges))
+            ends.append(WriterEnd(writer, first, index, (dropped or {}).get(writer, 0), ranges))
         last_ns = max((r.time_ns for r in records), default=at_ns)
         facts = GenerationInfo(
             number, True, "end mark", at_ns, last_ns, len(records), batches, lost, encode_end_mark(EndMark(tuple(ends)))

@@ -86,6 +86,8 @@ class Oracle:
     ping_at: int = 0
     ship_at: int = 0
     pings: int = 0
+    held: int = 0
+    """The oldest at the last heartbeat, if it was sent."""
     pinged: int | None = None
     rejoin_at: int | None = None
     samples: list[tuple[int, int, int]] = field(default_factory=list)
@@ -161,7 +163,7 @@ class Oracle:
     def hello(self, now: int) -> list[Any]:
         self.hello_at = now + self.hello_wait
         self.hello_wait = min(2 * self.hello_wait, ENDING_HELLO_NS if self.ending else MAX_HELLO_NS)
-        return [ev.SendHello(self.incarnation, self.generation)]
+        return [ev.SendHello(self.incarnation, self.generation, self.nonce)]
 
     def on_ticked(self, _event: Any, now: int) -> list[Any]:
         if self.state == "greeting" and now >= self.hello_at:
@@ -182,6 +184,10 @@ class Oracle:
         out: list[Any] = [ev.SendHeartbeat(self.generation, through, offset, rtt, at)]
         if now >= self.ping_at or self.pings < FIRST_PINGS:
             out += self.ping(now)
+        oldest = next((t for t in self.waiting()[:1] if t in self.sent), 0)
+        if oldest and oldest == self.held:
+            self.stamp(BatchType.FLUSH, self.generation, b"", now)
+        self.held = oldest
         return out
 
     def ping(self, now: int) -> list[Any]:
@@ -235,6 +241,7 @@ class Oracle:
 
     def welcome(self, welcome: Welcome, now: int) -> list[Any]:
         out: list[Any] = []
+        self.nonce = welcome.nonce
         if self.session == (welcome.boot_id, welcome.nonce):
             self.wanted = max(self.wanted, welcome.generation)
         else:
@@ -260,6 +267,8 @@ class Oracle:
         return out
 
     first_sent: set[int] = field(default_factory=set)
+    nonce: int = 0
+    """The nonce of the last welcome."""
     kept_from: int = 0
     """Openings of earlier generations are forgotten: all of those was acknowledged once."""
 

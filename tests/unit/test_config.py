@@ -247,6 +247,7 @@ def test_recorder_config_default_is_a_minute_and_64_mib(monkeypatch: pytest.Monk
         "data_address": None,
         "link_address": None,
         "control_address": None,
+        "keys": None,
         "insecure": False,
         "triggers": "",
         "on_death": True,

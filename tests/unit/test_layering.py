@@ -15,20 +15,20 @@ PACKAGE = Path(frzmq.__file__).parent
 
 # the first prefix that fits is a module's unit; units on one line do not import each other
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "config", "version", "triggers"),
+    ("errors", "clock", "config", "version", "triggers", "httpserver"),
     ("wire",),
     ("tracer.pure", "recorder.pure"),
     ("transport", "snapfile"),
     ("tracer", "recorder", "control"),
     ("reader", "flight", "embedded", "web"),
     ("export", "analysis", "view", "asgi", "wsgi"),
-    ("demo", "site"),
+    ("demo", "site", "doctor"),
     ("cli",),
 )
 PURE = {
     "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
     "recorder.pure": {
-        "ring", "machine", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon",
+        "ring", "machine", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
     },
 }  # fmt: skip
 # the public names, and the start of the program: no layer of their own; only programs import the first

@@ -267,16 +267,42 @@ static PyObject *buffer_totals(PyObject *self, PyObject *ignored) {
 
 /* --- what is open */
 
-/* `(items, how many were open beyond the table)`: what was open at a moment of the recent past. */
-static PyObject *buffer_open_items(PyObject *self, PyObject *arg) {
+/* The moment of a writer, which may have one of its own; -1: an error is set. */
+static int moment_of(PyObject *moments, uint32_t writer, unsigned long long *at_ns) {
+    if (moments == NULL) return 0;
+    PyObject *key = PyLong_FromUnsignedLong(writer);
+    if (key == NULL) return -1;
+    PyObject *found = PyDict_GetItemWithError(moments, key);
+    Py_DECREF(key);
+    if (found != NULL) *at_ns = PyLong_AsUnsignedLongLong(found);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* `(items, how many were open beyond the table)`: what was open at a moment of the recent past; by writer, it may be another one. */
+static PyObject *buffer_open_items(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     Buffer *b = (Buffer *)self;
-    unsigned long long at_ns = PyLong_AsUnsignedLongLong(arg);
+    if (count < 1 || count > 2 || (count == 2 && !PyDict_CheckExact(args[1]))) {
+        PyErr_SetString(PyExc_TypeError, "open_items: wanted a moment, and a dict of others by writer");
+        return NULL;
+    }
+    PyObject *moments = count == 2 && PyDict_GET_SIZE(args[1]) ? args[1] : NULL, *value;
+    unsigned long long most_ns = PyLong_AsUnsignedLongLong(args[0]), first_ns = most_ns;
+    for (Py_ssize_t at = 0; !PyErr_Occurred() && moments != NULL && PyDict_Next(moments, &at, NULL, &value);) {
+        unsigned long long moment_ns = PyLong_AsUnsignedLongLong(value);
+        if (moment_ns < first_ns) first_ns = moment_ns;
+    }
     if (PyErr_Occurred()) return NULL;
     unsigned long long omitted = b->omitted;
     PyObject *rows = PyList_New(0);
     for (uint32_t n = 0; rows != NULL && n < b->entries; n++) {
         OpenEntry *e = &b->table[n];
-        if (e->kind == 0 || e->begin_ns >= at_ns || (e->end_ns != 0 && e->end_ns < at_ns)) continue;
+        unsigned long long at_ns = most_ns;
+        if (e->kind == 0 || (e->end_ns != 0 && e->end_ns < first_ns)) continue;
+        if (moment_of(moments, e->writer, &at_ns) < 0) {
+            Py_CLEAR(rows);
+            break;
+        }
+        if (e->begin_ns >= at_ns || (e->end_ns != 0 && e->end_ns < at_ns)) continue;
         static const uint8_t no_trace[16];
         Py_ssize_t trace = memcmp(e->trace, no_trace, sizeof no_trace) ? (Py_ssize_t)sizeof e->trace : 0;
         PyObject *name = e->name ? PyLong_FromUnsignedLong(e->name) : Py_NewRef(b->names[n] ? b->names[n] : Py_None);

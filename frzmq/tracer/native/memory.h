@@ -269,7 +269,7 @@ static PyMethodDef buffer_methods[] = {
     {"open", buffer_open, METH_VARARGS, NULL},
     {"free_entry", (PyCFunction)(void (*)(void))buffer_free_entry, METH_FASTCALL, NULL},
     {"rename", (PyCFunction)(void (*)(void))buffer_rename, METH_FASTCALL, NULL},
-    {"open_items", buffer_open_items, METH_O, NULL},
+    {"open_items", (PyCFunction)(void (*)(void))buffer_open_items, METH_FASTCALL, NULL},
     {"cut", buffer_cut, METH_O, NULL},
     {"slices", buffer_slices, METH_O, NULL},
     {"read", buffer_read, METH_O, NULL},

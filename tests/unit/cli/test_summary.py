@@ -18,6 +18,7 @@ from support.snapshots import (
     event,
     operation_begin,
     operation_end,
+    snapshot,
     to_bytes,
 )
 
@@ -222,3 +223,25 @@ def test_summary_says_who_died_in_the_midst_of_what_and_whom_that_touched(
     assert re.search(r"db\[2\] +it died: SIGKILL +query", text)
     assert re.search(r"touched: web\[1\] +GET /", text)
     assert "of a trace that db[2] died in" in "\n".join(printed(capsys, "request", str(file), "--slowest", "2"))
+
+
+def test_summary_has_the_gaps_with_what_is_lost_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    web = Stream("web", 1).generation(1, [event(10, "a")], at_ns=5)
+    web.generation(2, [event(130, "b")], at_ns=100, skip={1: 4, 2: 9}, overwritten=True)
+    web.generation(3, [event(230, "c")], at_ns=200, complete=False, seal="death", end_mark=b"")
+    opened = snapshot(tmp_path, web)
+    text = printed(capsys, "summary", opened.path)
+    assert "lost: 13 missing" in text
+    at = next(n for n, line in enumerate(text) if line.startswith("gap "))
+    assert [cells(line)[:3] for line in text[at : at + 4]] == [
+        ["gap", "process", "thread"],
+        ["records incomplete: sealed by death", "web[1]", "all"],
+        ["9 records overwritten", "web[1]", "thread 2"],
+        ["4 records overwritten", "web[1]", "thread 1"],
+    ]
+    facts = json.loads("\n".join(printed(capsys, "summary", opened.path, "--json")))
+    assert [(gap["thread"], gap["cause"], gap["count"]) for gap in facts["gaps"]] == [
+        (1, "overwritten", 4),
+        (2, "overwritten", 9),
+        (None, "incomplete", None),
+    ]

@@ -242,3 +242,34 @@ def test_client_closed_and_used_again_has_another_identity(serve: Callable[[Answ
     client.start()
     client.close()
     assert len(recorder.peers) == 2
+
+
+def test_client_whose_other_thread_does_not_come_back_times_out(
+    serve: Callable[[Answer], FakeRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(message: Message) -> list[Reply | bytes]:
+        return [SnapshotChunk(1, 0, b"x"), SnapshotEnd(1, 1)] if isinstance(message, SnapshotRequest) else []
+
+    inside, goes_on = threading.Event(), threading.Event()
+
+    def write(data: bytes) -> None:
+        inside.set()
+        assert goes_on.wait(10)
+
+    monkeypatch.setattr("frzmq.control.client.SNAPSHOT_S", 0.05)
+    recorder = serve(answer)
+    client = ControlClient(recorder.address, 0.05)
+    slow = threading.Thread(target=client.snapshot, args=(write,))
+    slow.start()
+    assert inside.wait(10)
+    with pytest.raises(ControlError) as raised:
+        client.status()
+    assert raised.value.code is ControlCode.TIMEOUT
+    assert (
+        str(raised.value)
+        == f"another request of this client to the recorder at {recorder.address} did not end within 0.1 s"
+    )
+    goes_on.set()
+    slow.join(10)
+    client.close()
+    assert [type(message) for message in recorder.heard] == [SnapshotRequest, Credit]

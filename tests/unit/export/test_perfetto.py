@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from support.snapshots import (
 
 from frzmq.export.perfetto import write_perfetto
 from frzmq.reader.snapshot import Snapshot
-from frzmq.wire.batch import WriterInfo
+from frzmq.wire.batch import HEADER_SIZE, WriterInfo, decode_header, encode_batch
+from frzmq.wire.codec import pack
 from frzmq.wire.kinds import Kind
 
 T = b"t" * 16
@@ -205,10 +206,42 @@ def test_perfetto_an_operation_whose_trace_was_open_in_a_dead_process_says_so(tm
     assert marks == {"GET /": "db[2]", "query": None}
 
 
-def test_perfetto_losses_are_on_a_track_of_their_own(tmp_path: Path) -> None:
-    stream = Stream().generation(1, [event(10, "a")], at_ns=5).generation(2, [event(130, "b")], at_ns=100, skip={1: 4})
+def test_perfetto_losses_are_slices_from_when_to_when_below_what_lost_them(tmp_path: Path) -> None:
+    writers = (WriterInfo(1, "MainThread", 99), WriterInfo(2, "worker", 98))
+    stream = Stream("web", 41).generation(1, [event(10, "a"), event(20, "b", writer=2)], at_ns=5, writers=writers)
+    stream.generation(4, [event(130, "b")], at_ns=100, skip={1: 4}, writers=writers, dropped={2: 6})
+    # the base of its batch is the time of the record before it
+    first = stream.generations[-1].frames[1]
+    header = decode_header(first)
+    later = encode_batch(replace(header, base_ns=120), first[HEADER_SIZE:].replace(pack(30), pack(10), 1))
+    generation = stream.generations[-1]
+    stream.generations[-1] = replace(generation, frames=(generation.frames[0], later))
+    stream.generation(5, [event(210, "c")], at_ns=200, complete=False, seal="death", end_mark=b"")
     decoded = exported(snapshot(tmp_path, stream))
-    assert decoded.on(decoded.named("lost").uuid) == [(100, INSTANT, "4 records missing")]
+    lost = {
+        decoded.tracks[uuid].name: (decoded.tracks[uuid].parent_uuid, decoded.on(uuid))
+        for uuid in {track for _, track, *_ in decoded.events}
+        if decoded.tracks[uuid].name.startswith("lost: ")
+    }
+    process, main, worker = (decoded.named(name).uuid for name in ("web[41]", "MainThread", "worker"))
+    assert lost == {
+        "lost: overwritten": (main, [(100, BEGIN, "4 records overwritten"), (120, END, "")]),
+        "lost: dropped": (worker, [(100, BEGIN, "6 records dropped"), (130, END, "")]),
+        "lost: evicted": (process, [(20, BEGIN, "records evicted"), (100, END, "")]),
+        "lost: incomplete": (process, [(210, INSTANT, "records incomplete")]),
+    }
+    notes = {name: arguments for *_, name, arguments in decoded.events if arguments}
+    assert notes["4 records overwritten"] == {"cause": "overwritten", "generation": 4, "count": 4}
+    assert notes["records evicted"] == {"cause": "evicted", "generation": 4, "detail": "2 generations"}
+
+
+def test_perfetto_losses_of_one_cause_do_not_overlap(tmp_path: Path) -> None:
+    stream = Stream().generation(1, [event(150, "a")], at_ns=5, dropped={1: 3})
+    stream.generation(2, [event(160, "b"), event(170, "c")], at_ns=100, dropped={1: 5})
+    decoded = exported(snapshot(tmp_path, stream))
+    assert decoded.on(decoded.named("lost: dropped").uuid) == [
+        (5, BEGIN, "3 records dropped"), (150, END, ""), (150, BEGIN, "2 records dropped"), (170, END, ""),
+    ]  # fmt: skip
 
 
 def test_perfetto_equal_pids_of_two_hosts_are_two_processes(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def test_report_says_what_happened(tmp_path: Path) -> None:
         "buy: 9us",
         "sell: 980us, and had not ended",
         "7 records lost",
-        "15 recorded = 8 held",
+        "15 recorded = 8 held + 7 missing",
+        "thread 2\noverwritten\n7",
     ):
         assert said in page.words
     assert len([tag for tag, _ in page.tags if tag == "svg"]) == 1 + 2 + 2

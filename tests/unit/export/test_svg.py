@@ -18,7 +18,7 @@ from support.snapshots import (
 )
 
 from frzmq.errors import ConfigError
-from frzmq.export.svg import MAX_LANES, write_svg
+from frzmq.export.svg import MAX_HATCHED, MAX_LANES, write_svg
 from frzmq.reader.snapshot import Snapshot
 from frzmq.wire.kinds import Kind
 
@@ -159,3 +159,44 @@ def test_svg_is_bounded_and_says_what_is_left_out(tmp_path: Path) -> None:
 def test_svg_is_the_same_each_time(tmp_path: Path) -> None:
     opened = snapshot(tmp_path, *shop())
     assert ET.tostring(drawn(opened)) == ET.tostring(drawn(opened))
+
+
+def hatched(picture: ET.Element) -> list[Box]:
+    [pattern] = picture.iter(f"{SVG}pattern")
+    fills = [r.attrib.get("fill") for r in picture.iter(f"{SVG}rect") if r.find(f"{SVG}title") is not None]
+    return [box for box, fill in zip(boxes(picture), fills, strict=True) if fill == f"url(#{pattern.attrib['id']})"]
+
+
+def test_svg_hatches_where_records_are_lost_on_the_lanes_of_who_lost_them(tmp_path: Path) -> None:
+    stream = Stream("web", 1).generation(1, [begin(100, "a"), begin(100, "b", writer=2)], at_ns=50)
+    stream.generation(
+        2, [end(150_000, "a"), end(150_000, "b", writer=2)], at_ns=50_000, dropped={1: 3}, skip={2: 4}, overwritten=True
+    )
+    other = Stream("db", 2).generation(1, [begin(100, "c"), end(150_000, "c")])
+    picture = drawn(snapshot(tmp_path, stream, other))
+    lanes_ = {title.split()[0]: (top, bottom) for title, _, top, _, bottom in boxes(picture) if title[0] in "abc"}
+    bars = {title: (left, right, top) for title, left, top, right, _ in hatched(picture)}
+    assert set(bars) == {"3 records dropped", "4 records overwritten"}
+    assert bars["3 records dropped"][2] == lanes_["a"][0]
+    assert bars["4 records overwritten"][2] == lanes_["b"][0]
+    left, right, _ = bars["3 records dropped"]
+    assert right - left > 50
+    # no time is between what is held before and behind: it is seen all the same
+    left, right, _ = bars["4 records overwritten"]
+    assert right - left == pytest.approx(4)
+    assert "hatched: records are lost" in words(picture)[-1]
+
+
+def test_svg_without_loss_hatches_nothing(tmp_path: Path) -> None:
+    picture = drawn(snapshot(tmp_path, *shop()))
+    assert hatched(picture) == []
+    assert "hatched" not in words(picture)[-1]
+
+
+def test_svg_hatches_are_bounded_and_counted(tmp_path: Path) -> None:
+    stream = Stream("web", 1).generation(1, [begin(1, "a")], at_ns=0)
+    for n in range(2, MAX_HATCHED + 9):
+        stream.generation(n, [event(n * 1000, "e")], at_ns=n * 1000 - 500, dropped={1: n})
+    picture = drawn(snapshot(tmp_path, stream))
+    assert len(hatched(picture)) == MAX_HATCHED
+    assert f"{len(stream.generations) - 1 - MAX_HATCHED} more such stretches" in words(picture)[-1]

@@ -73,7 +73,7 @@ def test_text_says_where_something_is_lost(tmp_path: Path) -> None:
     stream = Stream("web", 41).generation(1, [event(10, "a")], at_ns=5)
     stream.generation(2, [event(130, "b")], at_ns=100, skip={1: 4})
     assert lines(snapshot(tmp_path, stream))[2] == (
-        "22:13:19.999000100  web[41]  thread 1  lost: 4 records missing, until 22:13:19.999000100"
+        "22:13:19.999000100  web[41]  thread 1  lost: 4 records overwritten, until 22:13:19.999000100"
     )
 
 

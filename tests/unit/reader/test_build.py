@@ -214,11 +214,42 @@ def test_what_happened_is_there_by_kind(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("overwritten", "cause"), [(False, "missing"), (True, "overwritten")])
-def test_gap_of_lost_records_says_how_many_when_and_why(tmp_path: Path, overwritten: bool, cause: str) -> None:
+@pytest.mark.parametrize(
+    ("overwritten", "complete", "cause"),
+    [
+        (False, False, "missing"),
+        (True, False, "overwritten"),
+        (True, True, "overwritten"),
+        # all that was sent is here: what it lacks the tracer had lost
+        (False, True, "overwritten"),
+    ],
+)
+def test_gap_of_lost_records_says_how_many_when_and_why(
+    tmp_path: Path, overwritten: bool, complete: bool, cause: str
+) -> None:
     stream = Stream().generation(1, [event(10, "a"), event(20, "b")], at_ns=5)
-    stream.generation(2, [event(130, "c")], at_ns=100, skip={1: 4}, overwritten=overwritten)
-    assert snapshot(tmp_path, stream).gaps == (Gap(0, 1, 100, 100, cause, 4, 2),)
+    stream.generation(2, [event(130, "c")], at_ns=100, skip={1: 4}, overwritten=overwritten, complete=complete)
+    assert [gap for gap in snapshot(tmp_path, stream).gaps if gap.cause != "incomplete"] == [
+        Gap(0, 1, 100, 100, cause, 4, 2)
+    ]
+
+
+def test_gap_of_dropped_records_is_where_the_writers_count_went_up(tmp_path: Path) -> None:
+    stream = Stream().generation(6, [event(2, "0")]).generation(7, [event(10, "a")], at_ns=5, dropped={1: 3})
+    del stream.generations[0]
+    stream.generation(8, [event(110, "b")], at_ns=100, dropped={1: 3}).generation(
+        9, [event(210, "c")], at_ns=200, dropped={1: 5, 2: 1}
+    )
+    # what was dropped before the first that is held was dropped nobody knows when
+    assert snapshot(tmp_path, stream).gaps == (
+        Gap(0, 1, 200, 210, "dropped", 2, 9),
+        Gap(0, 2, 200, 210, "dropped", 1, 9),
+    )
+
+
+def test_gap_of_what_was_dropped_in_the_first_generation_is_known(tmp_path: Path) -> None:
+    stream = Stream().generation(1, [event(10, "a")], at_ns=5, dropped={1: 3})
+    assert snapshot(tmp_path, stream).gaps == (Gap(0, 1, 5, 10, "dropped", 3, 1),)
 
 
 def test_gap_of_generations_is_not_closed(tmp_path: Path) -> None:

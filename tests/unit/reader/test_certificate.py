@@ -4,8 +4,8 @@ from pathlib import Path
 
 from support.snapshots import Stream, event, snapshot
 
-from frzmq.reader.certificate import Certificate, certificate
-from frzmq.wire.ledger import Ledger
+from frzmq.reader.certificate import Certificate, StreamCertificate, certificate
+from frzmq.wire.ledger import Ledger, WriterLedger
 
 
 def stream(name: str, pid: int, **header: object) -> Stream:
@@ -13,8 +13,10 @@ def stream(name: str, pid: int, **header: object) -> Stream:
 
 
 def test_certificate_of_a_whole_snapshot_is_whole(tmp_path: Path) -> None:
-    opened = snapshot(tmp_path, stream("a", 1, answer="flushed"), horizon_ns=5)
-    assert certificate(opened.header) == Certificate(("a[1]",), ("a[1]",), (), (), (), {}, (), 5)
+    opened = snapshot(tmp_path, stream("a", 1, answer="flushed", horizon_ns=5, stored_through=9), horizon_ns=5)
+    assert certificate(opened.header) == Certificate(
+        ("a[1]",), ("a[1]",), (), (), (), {}, (), 5, (StreamCertificate("a[1]", "live", "flushed", 5, ((1, 10),), {}),)
+    )
     assert certificate(opened.header).whole
 
 
@@ -33,3 +35,22 @@ def test_certificate_names_who_answered_who_is_missing_and_what_is_lost_by_cause
     assert (found.dead, found.unbalanced) == (("d[4]",), ("b[2]",))
     assert found.lost == {"overwritten": 4, "dropped": 2, "torn": 1}
     assert not found.whole
+
+
+def test_certificate_has_the_batches_that_came_and_the_loss_of_each_stream(tmp_path: Path) -> None:
+    opened = snapshot(
+        tmp_path,
+        stream("a", 1, stored_through=20, gaps=((1, 4), (6, 9), (12, 13)), ledger=Ledger(2, held=1, missing=1, torn=1)),
+        stream("b", 2, stored_through=3),
+        stream("c", 3),
+    )
+    found = certificate(opened.header).streams
+    assert [each.tseqs for each in found] == [((4, 6), (9, 12), (13, 21)), ((1, 4),), ()]
+    assert [each.lost for each in found] == [{"missing": 1, "torn": 1}, {}, {}]
+
+
+def test_certificate_of_writers_that_do_not_add_up_names_their_process(tmp_path: Path) -> None:
+    rows = (WriterLedger(1, held=1, writer=1), WriterLedger(2, held=1, writer=2))
+    ledger = Ledger(3, held=2, missing=1)
+    opened = snapshot(tmp_path, stream("a", 1, ledger=ledger, writers=rows), stream("b", 2))
+    assert certificate(opened.header).unbalanced == ("a[1]",)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from support.snapshots import At, Stream, begin, context, end, event, operation_begin, snapshot
 
+from frzmq.reader.decode import split_batches
 from frzmq.reader.validate import Level, validate
 from frzmq.snapfile.format import Generation
-from frzmq.wire.batch import EndMark, WriterEnd, encode_end_mark
+from frzmq.wire.batch import EndMark, WriterEnd, encode_batch, encode_end_mark
 from frzmq.wire.kinds import Kind
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 
 
 def good() -> Stream:
@@ -33,6 +34,42 @@ def with_info(stream: Stream, number: int, **changes: object) -> Stream:
 def with_header(stream: Stream, **changes: object) -> Stream:
     stream.header = dataclasses.replace(stream.header, **changes)  # type: ignore[arg-type]  # a test's own words
     return stream
+
+
+def with_rows(stream: Stream, *rows: tuple[int, int]) -> Stream:
+    """Of writer 1 and so on: recorded and held."""
+    ledgers = tuple(WriterLedger(recorded, held=held, writer=n) for n, (recorded, held) in enumerate(rows, 1))
+    return with_header(stream, ledger=Ledger(5, held=5), writers=ledgers)
+
+
+def test_validate_of_ledgers_by_writer_that_are_right_finds_nothing(tmp_path: Path) -> None:
+    assert validate(snapshot(tmp_path, with_rows(good(), (3, 3), (2, 2)))) == []
+    # those of the last few seconds only
+    stream = with_rows(good(), (3, 3), (2, 2))
+    del stream.generations[0]
+    assert validate(snapshot(tmp_path, stream)) == []
+    # more writers than there are rows
+    stream = with_header(with_rows(good(), (3, 3)), other_writers=1)
+    assert validate(snapshot(tmp_path, stream)) == []
+
+
+def test_validate_of_losses_that_the_writers_ledger_does_not_have_is_an_error(tmp_path: Path) -> None:
+    stream = good().generation(3, [event(210, "e")], at_ns=200, skip={1: 2}, overwritten=True, complete=False)
+    stream.generation(4, [event(310, "e")], at_ns=300, skip={1: 4}, complete=False)
+    row, other = WriterLedger(11, 0, 5, 0, 2, 4, 0, 1), WriterLedger(2, held=2, writer=2)
+
+    def faults(row: WriterLedger) -> list[str]:
+        ledger = Ledger(13, 0, 7, 0, row.overwritten, row.missing, row.late)
+        opened = snapshot(tmp_path, with_header(stream, ledger=ledger, writers=(row, other)))
+        return [f.message for f in validate(opened) if f.level is Level.ERROR]
+
+    assert faults(row) == []
+    # some of what was missing came late
+    assert faults(dataclasses.replace(row, missing=1, late=3)) == []
+    swapped = faults(dataclasses.replace(row, overwritten=4, missing=2))
+    assert swapped == ["web[1]: writer 1: its ledger says 2 records missing, the generations have 4"]
+    swapped = faults(dataclasses.replace(row, overwritten=1, missing=5))
+    assert swapped == ["web[1]: writer 1: its ledger says 1 records overwritten, the generations have 2"]
 
 
 def test_validate_of_a_whole_snapshot_finds_nothing(tmp_path: Path) -> None:
@@ -94,6 +131,10 @@ def _unopened(stream: Stream) -> None:
         (lambda s: with_header(s, answer="missing"), "file"),
         (lambda s: setattr(s, "header", dataclasses.replace(s.header, ledger=Ledger(recorded=6, held=5))), "ledger"),
         (lambda s: setattr(s, "header", dataclasses.replace(s.header, ledger=Ledger(recorded=4, held=4))), "ledger"),
+        (lambda s: with_rows(s, (4, 3), (2, 2)), "ledger"),
+        (lambda s: with_rows(s, (3, 3), (1, 1)), "ledger"),
+        (lambda s: with_rows(s, (2, 2), (3, 3)), "ledger"),
+        (lambda s: with_rows(s, (5, 5)), "ledger"),
     ],
 )
 def test_validate_of_a_spoiled_snapshot_names_the_fault(
@@ -105,11 +146,11 @@ def test_validate_of_a_spoiled_snapshot_names_the_fault(
 
 
 def test_validate_of_known_loss_warns(tmp_path: Path) -> None:
-    stream = good().generation(3, [event(210, "e")], at_ns=200, skip={1: 2})
+    stream = good().generation(3, [event(210, "e")], at_ns=200, skip={1: 2}, overwritten=True)
     stream.generation(4, [event(310, "e")], at_ns=300, complete=False, seal="silence", end_mark=b"")
     opened = snapshot(tmp_path, stream, missing=("web[1]",))
     assert [(f.level, f.message) for f in validate(opened)] == [
-        (Level.WARNING, "web[1] generation 3: 2 records missing"),
+        (Level.WARNING, "web[1] generation 3: 2 records overwritten"),
         (Level.WARNING, "web[1] generation 4: an unknown number of records incomplete"),
         (Level.WARNING, "the last moments of web[1] are not in it: it did not answer in time"),
     ]
@@ -133,3 +174,18 @@ def test_validate_of_damage_is_an_error(tmp_path: Path) -> None:
     findings = validate(opened)
     assert [f.code for f in findings if f.level is Level.ERROR] == ["file"]
     assert "damaged: the checksum is wrong" in findings[-1].message
+
+
+def test_validate_of_a_batch_that_was_sent_without_its_records_finds_nothing(tmp_path: Path) -> None:
+    stream = good()
+    generation = stream.generations[1]
+    (batch,) = (b for b in split_batches(b"".join(generation.frames))[0] if b.header.writer == 2)
+    empty = encode_batch(dataclasses.replace(batch.header, count=0, base_ns=batch.header.base_ns - 1))
+    stream.generations[1] = Generation(
+        dataclasses.replace(generation.info, records=1, lost=1), (*generation.frames[:2], empty)
+    )
+    ledger = Ledger(5, held=4, overwritten=1)
+    opened = snapshot(tmp_path, with_header(stream, ledger=ledger))
+    assert [(f.level, f.message) for f in validate(opened)] == [
+        (Level.WARNING, "web[1] generation 2: 1 records overwritten")
+    ]

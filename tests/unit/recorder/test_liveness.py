@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -79,6 +80,20 @@ def test_liveness_without_a_plain_lock_file_is_not_watched(tmp_path: Path, kind:
     liveness = Liveness(str(tmp_path))
     assert not liveness.watch(UUID)
     assert liveness.probe(0) == []
+
+
+def test_liveness_without_descriptors_watches_once_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"{UUID.hex()}.lock"
+    path.touch()
+    liveness = Liveness(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+        assert not liveness.watch(UUID)
+        assert liveness.probe(0) == []
+    assert liveness.deadline_ns() == PROBE_NS
+    assert liveness.probe(PROBE_NS) == [(UUID, "unknown")]
 
 
 def test_liveness_without_a_directory_watches_nobody() -> None:

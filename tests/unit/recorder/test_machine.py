@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from itertools import count
 
 import pytest
@@ -14,6 +15,7 @@ from frzmq.recorder.events import (
     FrameReceived,
     Input,
     Instruction,
+    KeyRevoked,
     LinkGarbage,
     LinkReceived,
     RequestGarbage,
@@ -32,6 +34,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.incidents import COALESCE_NS
 from frzmq.recorder.machine import ACK_EVERY_BYTES, DEATH_GRACE_NS, MAX_TRACERS, RecorderMachine
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.ledger import WriterLedger
 from frzmq.wire.messages import (
     MAX_GAPS,
     Ack,
@@ -137,11 +140,96 @@ def test_machine_hello_is_welcomed_and_watched() -> None:
     assert peer.joined == [WatchTracer(b"p" * 16), peer.say(Welcome(BOOT, 100, 1, 1, S // 4, 5 * S))]
 
 
+def test_machine_hello_with_another_key_than_its_tracer_came_with_is_rejected() -> None:
+    bench = Bench()
+    hello = Hello(b"p" * 16, 1, 1, 1, 42, "svc", 0)
+    bench.give(LinkReceived(b"p", hello, "checkout"))
+    for incarnation in (1, 2):
+        stolen = dataclasses.replace(hello, incarnation=incarnation)
+        assert bench.give(LinkReceived(b"q", stolen, "other")) == [
+            SendLink(b"q", Reject("hello: wanted the key that tracer 70707070 came with, got 'other'"))
+        ]
+    assert bench.give(LinkReceived(b"r", hello, "checkout")) == [
+        SendLink(b"r", Welcome(BOOT, 100, 1, 1, S // 4, 5 * S))
+    ]
+
+
+def test_machine_message_with_another_key_is_not_its_tracers() -> None:
+    """A connection may have the routing id that another had before it."""
+    bench = Bench()
+    bench.give(LinkReceived(b"p", Hello(b"p" * 16, 1, 1, 1, 42, "svc", 0, lock=True), "checkout"))
+    bench.now += 4 * S
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1), "other")) == [
+        SendLink(b"p", RecorderHeartbeat(BOOT, 0))
+    ]
+    bench.tick(2 * S)
+    assert [tracer.state for tracer in bench.machine.status(bench.now).tracers] == ["silent"]
+
+
+def test_machine_tracers_of_a_revoked_key_are_stopped_and_the_others_are_not() -> None:
+    bench = Bench()
+    for name, key in ((b"p", "checkout"), (b"q", "checkout"), (b"r", "stock")):
+        bench.give(LinkReceived(name, Hello(name * 16, 1, 1, 1, 42, "svc", 0), key))
+    said = bench.give(KeyRevoked("checkout"))
+    assert [(i.peer, i.message.reason) for i in said if isinstance(i, SendLink) and isinstance(i.message, Stop)] == [
+        (b"p", "its key 'checkout' was revoked"),
+        (b"q", "its key 'checkout' was revoked"),
+    ]
+    assert sorted(tracer.state for tracer in bench.machine.status(bench.now).tracers) == ["live", "stopped", "stopped"]
+
+
 def test_machine_hello_of_another_wire_version_is_rejected() -> None:
     bench = Bench()
     (said,) = bench.give(LinkReceived(b"p", Hello(b"u" * 16, 1, 7, 9, 42, "svc", 0)))
     assert isinstance(said, SendLink)
     assert said.message == Reject("no common wire version: wanted one of 1..1, the peer speaks 7..9")
+
+
+def rejected(said: list[Instruction]) -> list[str]:
+    return [i.message.reason for i in said if isinstance(i, SendLink) and isinstance(i.message, Reject)]
+
+
+@pytest.mark.parametrize("incarnation", [1, 2, (1 << 32) - 1])
+@pytest.mark.parametrize("ended", ["live", "silent", "stopped", "gone"])
+def test_machine_hello_of_a_known_uuid_from_a_stranger_takes_nothing_over(incarnation: int, ended: str) -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    bench.give(FrameReceived(peer.batch(BatchType.OPEN, b"opening", generation=1)))
+    match ended:
+        case "silent":
+            bench.tick(60 * S)
+        case "stopped":
+            bench.give(FrameReceived(peer.batch(BatchType.FLUSH, generation=1) + b"tail"))
+            bench.now += 3600 * S
+        case "gone":
+            bench.give(FrameReceived(peer.batch(BatchType.GOODBYE, generation=1)))
+        case _:
+            pass
+    for nonce in (0, peer.nonce + 1):
+        stranger = dataclasses.replace(peer.hello, incarnation=incarnation, nonce=nonce)
+        (reason,) = rejected(bench.give(LinkReceived(b"x", stranger)))
+        assert (
+            reason
+            == f"hello: wanted the nonce of tracer {peer.hello.uuid.hex()[:8]}, which joined on another connection"
+        )
+    assert bench.machine.status(bench.now).rejected_frames == 2
+    (status,) = bench.machine.status(bench.now).tracers
+    assert status.state == ended
+    again = bench.give(LinkReceived(b"q", dataclasses.replace(peer.hello, nonce=peer.nonce)))
+    assert rejected(again) == []
+    assert {i.peer for i in again if isinstance(i, SendLink)} == {b"q"}
+
+
+def test_machine_hello_whose_welcome_was_lost_is_welcomed_on_the_next_connection() -> None:
+    bench = Bench()
+    peer = Peer(bench, nonce=77)  # of the recorder before this one
+    for connection in (b"2", b"3"):
+        assert rejected(bench.give(LinkReceived(connection, peer.hello))) == []
+    assert len(rejected(bench.give(LinkReceived(b"x", dataclasses.replace(peer.hello, nonce=78))))) == 1
+    bench.give(FrameReceived(peer.batch(BatchType.OPEN, b"opening", generation=1)))
+    # it has the welcome: from now on that counts
+    assert len(rejected(bench.give(LinkReceived(b"4", peer.hello)))) == 1
+    assert rejected(bench.give(LinkReceived(b"4", dataclasses.replace(peer.hello, nonce=peer.nonce)))) == []
 
 
 def test_machine_hello_with_a_generation_near_the_end_is_rejected() -> None:
@@ -158,7 +246,18 @@ def test_machine_generation_with_all_its_batches_is_sealed_by_its_mark() -> None
     end = peer.batch(BatchType.END, mark, generation=1, count=1)
     assert bench.give(FrameReceived(opening + records + end)) == [peer.say(Ack(BOOT, 3))]
     assert bench.sealed() == (
-        SealedGeneration(1, True, Seal.END_MARK, bench.now, bench.now, 2, 1, (opening + records,), mark),
+        SealedGeneration(
+            1,
+            True,
+            Seal.END_MARK,
+            bench.now,
+            bench.now,
+            2,
+            1,
+            (opening + records,),
+            mark,
+            counted=struct.pack("<QQ", 1, 2),
+        ),
     )
 
 
@@ -452,6 +551,30 @@ def test_machine_flush_while_an_advance_is_under_way_waits_for_the_next() -> Non
     assert peer.end(0, 0, 0) == [peer.say(Ack(BOOT, 4)), SendReply(b"c", FlushReply(2)), SendReply(b"c", FlushReply(3))]
 
 
+def test_machine_flush_waits_for_a_tracer_whose_generation_was_sealed_for_want_of_memory() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=0, max_generation_bytes=1 << 10))
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 1, 4 << 10)
+    assert bench.machine.view(bench.now, 0).streams[0].ledger.evicted == 1
+    assert bench.ask(FlushRequest(3)) == [peer.say(Advance(2))]
+    assert peer.records(1, 1) == []
+    assert peer.end(2, 0, 2)[-1] == SendReply(b"c", FlushReply(3))
+
+
+def test_machine_flush_waits_for_a_tracer_that_goes_on_after_a_silence() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    bench.tick(5 * S)
+    assert bench.give(LinkReceived(b"p", TracerHeartbeat(1, 1))) == [peer.say(Advance(2))]
+    assert bench.ask(FlushRequest(3)) == []
+    assert peer.records(0, 1) == []
+    assert peer.end(1, 0, 1)[-1] == SendReply(b"c", FlushReply(3))
+    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    assert (ledger.held, ledger.late) == (1, 0)
+
+
 def test_machine_snapshot_takes_only_what_reaches_into_the_last_seconds() -> None:
     bench = Bench()
     peer = Peer(bench)
@@ -549,3 +672,48 @@ def test_machine_generation_without_its_opening_is_never_whole() -> None:
     bench.give(TracerDied(b"p" * 16))
     bench.tick(100 * MS)
     assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.DEATH, False)]
+
+
+def test_machine_what_a_stopped_tracer_had_under_way_is_missing_of_its_next_incarnation() -> None:
+    bench = Bench()
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 5)
+    lost = peer.batch(BatchType.RECORDS, b"r" * 8, writer=1, first_index=5, count=4)
+    bench.give(FrameReceived(lost + b"fz"))
+    assert bench.machine.status(bench.now).tracers[0].state == "stopped"
+    bench.tick(10 * S)
+    hello = dataclasses.replace(peer.hello, incarnation=2, generation=1)
+    (welcome,) = (i for i in bench.give(LinkReceived(b"p", hello)) if isinstance(i, SendLink))
+    assert isinstance(welcome.message, Welcome)
+    peer.hello, peer.nonce = hello, welcome.message.nonce
+    peer.open(2)
+    peer.records(9, 3)
+    peer.end(1, 9, 12)
+    again, _ = bench.machine.status(bench.now, writers=True).tracers
+    assert (again.recorded, again.missing, again.held, again.other_writers) == (7, 4, 3, 0)
+    assert again.writers == (WriterLedger(7, held=3, missing=4, writer=1),)
+
+
+def test_machine_status_has_the_writers_that_are_asked_for_as_far_as_a_message_holds_them() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=64 << 20, max_generation_bytes=16 << 20))
+    peers = [Peer(bench, bytes([n])) for n in range(1, 21)]
+    for peer in peers:
+        peer.open(1)
+        bench.give(
+            FrameReceived(
+                b"".join(
+                    peer.batch(BatchType.RECORDS, b"r" * 2000, writer=writer, first_index=0, count=writer)
+                    for writer in range(1, 901)
+                )
+            )
+        )
+        peer.end(900, 0, 1)
+    assert all(each.writers == () for each in bench.machine.status(bench.now).tracers)
+    status = bench.machine.status(bench.now, writers=True)
+    assert len(encode_message(StatusReply(1, status))) < 1 << 20
+    shown = [len(each.writers) for each in status.tracers]
+    assert min(shown) > 300
+    assert [n + each.other_writers for n, each in zip(shown, status.tracers, strict=True)] == [900] * 20
+    # those with the most records
+    assert status.tracers[0].writers[-1].writer == 900

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
@@ -146,7 +147,7 @@ def test_spool_whose_writer_fails_tells_everyone_and_is_finished() -> None:
     bench.begin(1, SnapshotClient(b"p", 7, 9))
     bench.spools.share(ShareSnapshot(1, SnapshotClient(b"q", 8, 9)), 0)
     go.set()
-    reason = "[Errno 28] No space left on device"
+    reason = f"its temporary file in {tempfile.gettempdir()}: No space left on device"
     assert bench.written() == [SnapshotFinished(1, 0, reason)]
     assert bench.pump() == [
         (b"p", ErrorReply(7, "snapshot_failed", f"snapshot: {reason}")),
@@ -162,6 +163,15 @@ def test_spool_beyond_the_limit_is_refused(bench: Bench) -> None:
     reason = "wanted at most 8 snapshots on their way, got one more"
     assert bench.begin(9, SnapshotClient(b"p", 9, 0)) == SnapshotFinished(9, 0, reason)
     assert bench.sent == [(b"p", ErrorReply(9, "busy", f"snapshot: {reason}"))]
+
+
+def test_spool_of_one_client_more_than_are_served_at_once_is_refused(bench: Bench) -> None:
+    clients = [SnapshotClient(b"%d" % n, 7, 1) for n in range(module.MAX_SERVED + 1)]
+    assert bench.begin(1, *clients[:40]) is None
+    assert bench.begin(2, *clients[40:]) is None
+    refused = ErrorReply(7, "busy", "snapshot: wanted at most 64 clients that are served, got one more")
+    assert bench.sent == [(b"64", refused)]
+    assert bench.spools.stats() == SpoolStats(2, module.MAX_SERVED, 0, 0)
 
 
 def test_spool_closed_while_it_is_written_ends_in_silence() -> None:
@@ -224,3 +234,11 @@ def test_spool_forgets_what_came_early_and_was_never_asked_for(bench: Bench) -> 
         bench.begin(id_, SnapshotClient(b"p", id_, 0))
         bench.written()
     assert bench.pump() == [(b"p", SnapshotChunk(1, 0, CHUNKS[0]))]
+
+
+def test_spool_without_room_is_closed_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: open("/dev/full", "wb"))  # noqa: SIM115  # the spool closes it
+    bench = Bench(lambda put, instruction: put(b"x"))
+    bench.begin(1, SnapshotClient(b"p", 7, 9))
+    assert [finished.snapshot for finished in bench.written()] == [1]
+    bench.spools.close()

@@ -62,3 +62,10 @@ def test_sweep_spares_the_newest_the_pinned_and_all_other_files(tmp_path: Path) 
     link.symlink_to(mine)
     SnapshotStore(StoreConfig(str(tmp_path), keep_age_s=1.0, keep_count=1)).sweep()
     assert [p.exists() for p in (pinned, gone, newest, mine, link)] == [True, False, True, True, True]
+
+
+def test_keep_after_the_clock_was_set_back_keeps_what_it_made(tmp_path: Path) -> None:
+    before = [old(tmp_path, n, age_s=-3600.0) for n in range(2)]
+    store = SnapshotStore(StoreConfig(str(tmp_path), keep_count=2))
+    made = Path(store.keep(io.BytesIO(b"x"), "s", "slow"))
+    assert [path.exists() for path in (*before, made)] == [False, True, True]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,9 @@ def test_load_ends_in_a_body_keeps_its_whole_batches(tmp_path: Path) -> None:
         assert [e.attributes for e in snapshot.events if e.name == "a"] == [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]
         assert [g.cause for g in snapshot.gaps] == ["damaged"]
         assert "the file ends after" in snapshot.problems[-1]
+
+
+def test_load_of_a_fifo_that_nobody_writes_to_is_an_error_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SnapshotError, match="got one that begins with b''"):
+        SnapshotFile(tmp_path / "fifo")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -93,3 +94,28 @@ def test_atomic_file_made_by_somebody_else_meanwhile_is_not_overwritten(tmp_path
         write()
     assert path.read_bytes() == b"theirs"
     assert os.listdir(tmp_path) == ["s.frz"]
+
+
+@pytest.mark.parametrize("size_bytes", [1, 1 << 20])
+def test_atomic_file_without_room_says_its_name_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    path = tmp_path / "s.frz"
+    real = os.open
+
+    def full(name: str, flags: int, mode: int) -> int:
+        os.close(real(name, flags, mode))
+        return real("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(path) as file:
+        file.write(bytes(size_bytes))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_atomic_file_in_no_directory_says_the_files_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "s.frz"
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(path):
+        pass
+    assert caught.value.filename == str(path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import threading
 from collections.abc import Iterator
+from queue import Queue
 
 import pytest
 from support.fake_buffer import FakeBuffer, FakeSockets
@@ -12,8 +16,8 @@ from frzmq.tracer.agent import Agent
 from frzmq.tracer.identity import new_identity
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
-from frzmq.wire.batch import BatchType, split_frame
-from frzmq.wire.messages import Ack, Hello, Stop, Welcome
+from frzmq.wire.batch import Batch, BatchType, decode_opening, split_frame
+from frzmq.wire.messages import Ack, Hello, Reject, Stop, Welcome
 
 BOOT = b"b" * 16
 
@@ -23,6 +27,9 @@ class Bench:
         self.buffer = FakeBuffer()
         self.sockets = FakeSockets()
         self.made = [self.sockets]
+        self.failing = False
+        """For want of file descriptors."""
+        self.tried = threading.Event()
         self.stopped: list[str] = []
         self.off = threading.Event()
         self.agent = Agent(
@@ -36,8 +43,11 @@ class Bench:
         )
         self.users: list[int] = []
 
-    def make_sockets(self, _endpoints: Endpoints) -> FakeSockets:
+    def make_sockets(self, endpoints: Endpoints) -> FakeSockets:
+        self.tried.set()
         self.users.append(threading.get_ident())
+        if self.failing:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return self.sockets
 
     def on_stop(self, reason: str) -> None:
@@ -53,10 +63,13 @@ class Bench:
 
     def wait_batch(self, kind: BatchType) -> int:
         """Its tseq."""
+        return self.wait_whole_batch(kind).header.tseq
+
+    def wait_whole_batch(self, kind: BatchType) -> Batch:
         while True:
             for batch in split_frame(self.sockets.wait_frame()):
                 if batch.header.type is kind:
-                    return batch.header.tseq
+                    return batch
 
 
 @pytest.fixture
@@ -109,6 +122,14 @@ def test_agent_that_is_parked_for_a_fork_is_started_by_nobody_else(bench: Bench)
     assert bench.agent.start_after_fork()
     other.join(5)
     assert len(bench.users) == 2
+
+
+def test_agent_generation_begins_before_what_was_recorded_first(bench: Bench) -> None:
+    bench.buffer.record(3)
+    bench.join()
+    opening = decode_opening(bench.wait_whole_batch(BatchType.OPEN).body)
+    assert opening.monotonic_ns == 1
+    assert bench.buffer.moments == {1: 2}
 
 
 def test_agent_flush_waits_for_the_acknowledgement(bench: Bench) -> None:
@@ -171,6 +192,56 @@ def test_agent_fault_turns_recording_off_and_shows_nothing(bench: Bench, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+class Said(logging.Handler):
+    """Lines of the logger ``frzmq``, as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: Queue[str] = Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.put(record.getMessage())
+
+    def next(self) -> str:
+        return self._lines.get(timeout=20)
+
+    def empty(self) -> bool:
+        return self._lines.empty()
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    handler, logger = Said(), logging.getLogger("frzmq")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def test_agent_that_is_not_admitted_says_so_once_until_it_is(bench: Bench, said: Said) -> None:
+    bench.sockets.problem = "no such key"
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    bench.sockets.wait_message(Hello)
+    assert said.next() == "the recorder does not take what this process records: no such key"
+    assert bench.agent.stats().error == "no such key"
+    bench.sockets.problem = ""
+    bench.sockets.tell(Welcome(BOOT, 7, 1, 1, 10**9, 10**10))
+    bench.wait_batch(BatchType.OPEN)
+    assert bench.agent.stats().error == ""
+    assert said.empty()
+
+
+def test_agent_that_is_rejected_says_so_once(bench: Bench, said: Said) -> None:
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    for _ in range(3):
+        bench.sockets.tell(Reject("too many tracers"))
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    assert said.next() == "the recorder does not take what this process records: too many tracers"
+    assert said.empty()
+
+
 def test_agent_garbage_on_the_link_is_counted(bench: Bench) -> None:
     bench.agent.start()
     bench.sockets.wait_message(Hello)
@@ -189,3 +260,23 @@ def test_agent_parked_goes_on_with_the_next_start(bench: Bench) -> None:
     assert first.closed.is_set()
     bench.sockets = FakeSockets()
     assert bench.join().generation == 1
+
+
+def test_agent_without_descriptors_tries_again_and_ends_when_asked() -> None:
+    bench = Bench()
+    bench.failing = True
+    bench.agent.start()
+    assert bench.tried.wait(20)
+    assert not bench.agent.flush(0.01)
+    assert bench.agent.stats().error == "no connection to the recorder: Too many open files"
+    bench.failing = False
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    assert (bench.agent.stats().errors, bench.agent.stats().error) == (0, "")
+    assert bench.agent.park(20)
+    bench.failing = True
+    bench.tried.clear()
+    bench.agent.start()
+    assert bench.tried.wait(20)
+    assert bench.agent.park(20)
+    bench.agent.dispose()

@@ -16,7 +16,7 @@ from frzmq.tracer import _buffer_py, choice
 from frzmq.tracer._buffer_py import MAX_STRINGS_BYTES
 from frzmq.tracer._writer_py import NOTICE
 from frzmq.tracer.buffer import make_buffer
-from frzmq.tracer.slices import Slice
+from frzmq.tracer.slices import Cut, Slice
 from frzmq.wire.batch import WriterEnd
 from frzmq.wire.chunk import (
     GENERATION_WORD,
@@ -348,6 +348,30 @@ def test_open_items_are_what_was_open_at_the_moment(buffer: Buffer) -> None:
     assert [at(t) for t in (100, 101, 250, 300, 301)] == [[], [one], [one, two], [one, two], [two]]
     buffer.free_entry(second, 400)
     assert at(500) == []
+
+
+def test_open_items_of_a_writer_may_have_a_moment_of_their_own(buffer: Buffer) -> None:
+    ended = buffer.open(Kind.SPAN_BEGIN, 1, 100, "a", 0, 0, 0, b"")
+    buffer.open(Kind.SPAN_BEGIN, 1, 200, "b", 0, 0, 0, b"")
+    buffer.open(Kind.SPAN_BEGIN, 2, 200, "c", 0, 0, 0, b"")
+    buffer.free_entry(ended, 150)
+
+    def at(time_ns: int, moments: dict[int, int]) -> list[tuple[int, int]]:
+        return [(i.writer, i.begin_ns) for i in buffer.open_items(time_ns, moments)[0]]
+
+    assert at(201, {}) == at(201, {3: 1}) == [(1, 200), (2, 200)]
+    assert at(201, {1: 150}) == [(1, 100), (2, 200)]
+    assert at(50, {1: 151, 2: 201}) == [(2, 200)]
+
+
+def test_cut_moments_are_behind_the_last_record_or_before_the_first_that_is_carried() -> None:
+    def piece(writer: int, count: int, base_ns: int, last_ns: int) -> Slice:
+        return Slice(0, 1, 0, 0, writer, 0, count, base_ns, last_ns, b"", False)
+
+    cut = Cut([piece(1, 2, 10, 20), piece(1, 1, 20, 30), piece(2, 1, 10, 60), piece(3, 0, 40, 40)], ())
+    assert cut.moments(50, carry=False) == {1: 50, 2: 61}
+    assert cut.moments(50, carry=True) == {1: 11, 2: 11}
+    assert (cut.begin_ns(50, carry=False), cut.begin_ns(50, carry=True), cut.begin_ns(5, carry=True)) == (50, 10, 5)
 
 
 def test_open_items_beyond_the_table_are_counted(buffer: Buffer) -> None:

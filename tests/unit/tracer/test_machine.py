@@ -192,6 +192,22 @@ def test_machine_gap_is_sent_again_with_its_tseq(joined: Bench) -> None:
     assert joined.ack(4) == [Release(4, 5)]
 
 
+def test_machine_last_batches_that_are_lost_are_asked_for_at_the_second_heartbeat(joined: Bench) -> None:
+    joined.ack(2)
+    joined.give(LinkReceived(Advance(2)))
+    assert joined.kinds() == [(BatchType.END, 1, 3), (BatchType.OPEN, 2, 4)]
+    joined.tick(1000)
+    assert joined.kinds() == []
+    joined.tick(1000)
+    assert joined.kinds() == [(BatchType.FLUSH, 2, 5)]
+    joined.ack(5, (3, 5))
+    assert joined.kinds() == [(BatchType.END, 1, 3), (BatchType.OPEN, 2, 4)]
+    joined.ack(5)
+    for _ in range(3):
+        joined.tick(1000)
+    assert joined.kinds() == []
+
+
 def test_machine_gap_that_was_overwritten_is_filled_and_told(joined: Bench) -> None:
     joined.record(chunk=4)
     joined.record(chunk=5)
@@ -262,13 +278,13 @@ def test_machine_stop_without_rejoin_stays_stopped(joined: Bench) -> None:
 def test_machine_stop_with_rejoin_comes_back_as_the_next_incarnation(joined: Bench) -> None:
     joined.give(LinkReceived(Stop("malformed", 50 * MS)))
     assert joined.tick(49) == []
-    assert joined.tick(1) == [SendHello(2, 1)]
+    assert joined.tick(1) == [SendHello(2, 1, 7)]
     assert ResumeRecording() in joined.join(2, nonce=9)
     assert {(b.header.incarnation, b.header.nonce) for b in joined.sent()} == {(2, 9)}
 
 
 def test_machine_silence_greets_again_and_the_same_welcome_goes_on(joined: Bench) -> None:
-    assert joined.tick(5000) == [SendHello(1, 1)]
+    assert joined.tick(5000) == [SendHello(1, 1, 7)]
     joined.record()
     assert joined.tick(10) == []
     joined.join(1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.fake_recorder import FakeRecorder
@@ -73,3 +76,17 @@ def test_runtime_in_the_fork_server_starts_nothing(address: str, monkeypatch: py
     runtime.configure(TracerConfig(recorder=address))
     api.event("nothing")
     assert (runtime.recording(), runtime.stats()) == (False, None)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("kind", ["py", "auto"])
+def test_runtime_stop_gives_the_buffer_back(address: str, kind: Literal["py", "auto"]) -> None:
+    def shared() -> list[str]:
+        gc.collect()
+        return [line for line in Path("/proc/self/maps").read_text().splitlines() if address in line]
+
+    runtime.start(TracerConfig(recorder=address, buffer_kind=kind, triggers="slow 1s"))
+    api.event("one")
+    assert len(shared()) == 1
+    runtime.stop()
+    assert shared() == []

@@ -1,26 +1,29 @@
 """Real sockets in one process; each test closes its contexts in bounded time."""
 
+import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.peers import dealer_to
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
 from frzmq.transport.sockets import (
+    MAX_TO_RECORDER_BYTES,
     Again,
     RecorderSockets,
     TracerSockets,
     close_all,
-    dealer_socket,
     new_context,
     receive_all,
+    send_now,
     send_to,
 )
-from frzmq.wire.codec import MAX_MESSAGE_BYTES
 
 DEADLINE_S = 10.0
 
@@ -121,7 +124,7 @@ def test_receive_all_keeps_16_parts_of_a_message_and_reads_the_rest(
     recorder: RecorderSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context, endpoints.link)
+    dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
     dealer.send_multipart([b"%d" % i for i in range(100)])
     dealer.send(b"next")
@@ -141,9 +144,9 @@ def test_message_beyond_the_limit_closes_only_its_connection(
     recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
 ) -> None:
     context = new_context()
-    dealer = dealer_socket(context, endpoints.link)
+    dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
-    dealer.send(bytes(MAX_MESSAGE_BYTES + 1))
+    dealer.send(bytes(MAX_TO_RECORDER_BYTES + 1))
     until(lambda: tracer.send(b"fine"))
     until(lambda: recorder.link in recorder.poll(100))
     assert [parts[1] for parts in receive_all(recorder.link)] == [b"fine"]
@@ -153,7 +156,7 @@ def test_message_beyond_the_limit_closes_only_its_connection(
 def test_close_all_with_a_socket_left_open_returns_in_time(endpoints: Endpoints, recorder: RecorderSockets) -> None:
     with ExitStack() as stack:
         context = new_context()
-        left = dealer_socket(context, endpoints.link)
+        left = dealer_to(context, endpoints.link)
         stack.callback(left.close, 0)
         began = time.monotonic()
         assert close_all(context, [], 0) is False
@@ -172,3 +175,74 @@ def test_second_listener_on_a_tcp_port_is_refused_by_name() -> None:
 def test_listener_in_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on ipc://"):
         RecorderSockets(parse_address(str(tmp_path / "no")))
+
+
+def test_context_without_descriptors_for_its_sockets_is_an_error_that_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    real = os.pipe
+
+    def pipe() -> tuple[int, int]:
+        if len(opened) == 6:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.extend(pair := real())
+        return pair
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        new_context()
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_close_connections_ends_every_peer_and_they_come_back(
+    recorder: RecorderSockets, tracer: TracerSockets, endpoints: Endpoints
+) -> None:
+    context = new_context()
+    dealer = dealer_to(context, endpoints.link)
+    until(lambda: tracer.send_batch(b"before"))
+    until(lambda: send_now(dealer, b"asks"))
+    assert receive(recorder) == b"before"
+    until(lambda: recorder.link in recorder.poll(100))
+    (asked,) = receive_all(recorder.link)
+    # both sockets of the tracer, and the other's
+    assert recorder.close_connections() == 3
+    assert recorder.close_connections() <= 3
+    # what is sent before the end is noticed is lost
+    until(lambda: tracer.send_batch(b"after") and recorder.pull in recorder.poll(50))
+    assert receive(recorder) == b"after"
+    until(lambda: send_now(dealer, b"asks again") and recorder.link in recorder.poll(50))
+    (again,) = receive_all(recorder.link)
+    # another connection has another name: what is still said to the former goes nowhere
+    assert again[1] == b"asks again"
+    assert again[0] != asked[0]
+    assert send_to(recorder.link, asked[0], b"too late") is None
+    assert close_all(context, [dealer], 0)
+
+
+def test_close_connections_leaves_whole_messages_that_wait(recorder: RecorderSockets, tracer: TracerSockets) -> None:
+    until(lambda: tracer.send_batch(b"whole"))
+    until(lambda: recorder.pull in recorder.poll(100))
+    recorder.close_connections()
+    assert receive(recorder) == b"whole"
+
+
+def test_close_connections_on_tcp_leaves_those_of_others_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as mine:
+        accepted, _ = server.accept()
+        with accepted:
+            context = new_context()
+            probe = context.socket(8)
+            port = probe.bind_to_random_port("tcp://127.0.0.1", min_port=20000, max_port=60000)
+            assert close_all(context, [probe], 0)
+            recorder = RecorderSockets(parse_address(f"tcp://127.0.0.1:{port}"))
+            tracer = TracerSockets(parse_address(f"tcp://127.0.0.1:{port}"))
+            until(lambda: tracer.send_batch(b"frame"))
+            assert receive(recorder) == b"frame"
+            assert recorder.close_connections() == 2
+            mine.sendall(b"still here")
+            assert accepted.recv(10) == b"still here"
+            assert tracer.close(0)
+            assert recorder.close(0)

@@ -1,0 +1,140 @@
+"""A recorder under attack beside an honest program: it lives, within its bounds, and has each of the program's events once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from frzmq.control.client import ControlClient
+from frzmq.reader.snapshot import open_snapshot
+from frzmq.reader.validate import validate
+from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.wire.messages import Status, TracerStatus
+from support.programs import Program
+from support.recorder_process import RecorderProcess, recorder_process
+from support.servers import until
+
+HONEST = """
+import select, sys
+import frzmq
+
+frzmq.event("honest", number=0)
+number = 1
+while True:
+    if select.select([sys.stdin], [], [], 0.005)[0]:
+        if sys.stdin.readline().strip() != "mark":
+            break
+        print(frzmq.flush(20), number, flush=True)
+    frzmq.event("honest", number=number)
+    number += 1
+"""
+BOUND_BYTES = 278 << 20
+"""`Guard.bound_bytes` of a recorder with the default ring that takes 30 MiB at its begin."""
+SLACK_BYTES = 160 << 20
+"""What comes between two looks, on a busy machine."""
+_CUT = re.compile(r"frzmq recorder: wanted .*: closed all \d+ connections \(\d+\)")
+_IDLE_S = 0.15
+
+
+@dataclass
+class Attacked:
+    recorder: RecorderProcess
+    endpoints: Endpoints
+    honest: Program
+    tmp_path: Path
+    client: ControlClient
+    peak_bytes: int = field(default=0, init=False)
+
+    def endpoint(self, socket: str) -> str:
+        """``socket``: data, link or control."""
+        found: str = getattr(self.endpoints, socket)
+        return found
+
+    def status(self) -> Status:
+        return self.client.status()
+
+    def honest_status(self) -> TracerStatus:
+        tracers = self.status().tracers
+        found = [tracer for tracer in tracers if tracer.service == "honest"]
+        assert len(found) == 1, tracers
+        return found[0]
+
+    def look(self) -> int:
+        """Its memory now; and the most is remembered."""
+        taken = self.recorder.rss_bytes()
+        self.peak_bytes = max(self.peak_bytes, taken)
+        return taken
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.recorder.process.pid}/fd"))
+
+    def cpu_s(self) -> float:
+        """Of all its threads, so far."""
+        fields = Path(f"/proc/{self.recorder.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def limit_descriptors(self, limit: int) -> None:
+        resource.prlimit(self.recorder.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+    def check(self) -> None:
+        """The recorder lives, within its bounds; it comes to rest; and the honest program goes on and is there, each of its events once."""
+        assert self.recorder.process.poll() is None, "the recorder is gone"
+        until(self._rests, "a recorder that does nothing but record")
+        self.honest.tell("mark")
+        flushed, said = self.honest.line().split()
+        assert flushed == "True"
+        path = self.tmp_path / f"{os.urandom(4).hex()}.frz"
+        with path.open("xb") as file:
+            self.client.snapshot(file)
+        with open_snapshot(path) as opened:
+            honest = next(p for p in opened.processes if p.service == "honest")
+            assert [str(finding) for finding in validate(opened) if f"[{honest.pid}]" in str(finding)] == []
+            numbers = [event.attributes["number"] for event in opened.events if event.name == "honest"]
+        path.unlink()
+        assert len(numbers) >= int(said)
+        assert numbers == list(range(len(numbers)))
+        assert self.look() <= BOUND_BYTES
+        assert self.peak_bytes <= BOUND_BYTES + SLACK_BYTES
+
+    def _rests(self) -> bool:
+        began, used = time.monotonic(), self.cpu_s()
+        until(lambda: time.monotonic() - began > _IDLE_S, "the end of the measurement")
+        return self.cpu_s() - used < _IDLE_S / 2
+
+
+@contextlib.contextmanager
+def attacked(tmp_path: Path, scheme: str, *arguments: str) -> Iterator[Attacked]:
+    """``scheme``: ipc or tcp. At its end the recorder has said nothing but when it closed all connections."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fz") as directory,
+        recorder_process(directory if scheme == "ipc" else "tcp", "--min-age", "600s", *arguments) as recorder,
+    ):
+        # one directory for both, also where the addresses say nothing of it
+        honest = Program(
+            tmp_path / "honest.py",
+            HONEST,
+            FRZMQ_RECORDER=recorder.address,
+            FRZMQ_RUNTIME_DIR=directory,
+            FRZMQ_SERVICE="honest",
+        )
+        try:
+            honest.tell("mark")
+            assert honest.line().startswith("True ")
+            with ControlClient(recorder.address, timeout_s=20) as client:
+                yield Attacked(recorder, parse_address(recorder.address), honest, tmp_path, client)
+            honest.tell("end")
+            honest.end()
+        finally:
+            if honest.process.poll() is None:
+                honest.process.kill()
+                honest.process.communicate()
+        code, said = recorder.end()
+        assert code == 0
+        assert [line for line in said.splitlines() if not _CUT.fullmatch(line)] == []
