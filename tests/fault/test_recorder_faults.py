@@ -126,7 +126,7 @@ def test_recorder_killed_twice_under_load_loses_nothing_and_has_nothing_twice(tm
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_recorder_killed_ten_times_under_heavy_load_loses_nothing_and_has_nothing_twice(
+def test_recorder_killed_ten_times_under_load_of_nine_threads_loses_nothing_and_has_nothing_twice(
     tmp_path: Path, directory: Path
 ) -> None:
     check_kills(tmp_path, directory, kills=30, programs=4, threads=4, burst=50)

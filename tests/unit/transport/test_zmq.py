@@ -200,7 +200,7 @@ def test_zmq_12_second_peer_of_one_identity_is_unheard_and_each_of_ours_has_its_
     assert not thief.poll(100)
     assert [message[1] for message in receive_all(recorder.link)] == []
     others = [dealer_to(context, endpoints.link) for _ in range(10)]
-    names = set()
+    names: set[bytes] = set()
     for each in others:
         assert each.poll(10_000, zmq.POLLOUT)
         each.send(b"who am I")
