@@ -35,6 +35,7 @@ class Seal(Enum):
     GOODBYE = "goodbye"
     DEATH = "death"
     SILENCE = "silence"
+    """It was waited for until all of it was too old."""
     STUCK = "stuck"
     """For one snapshot: its tracer did not answer, and may go on."""
     STOP = "stop"

@@ -94,14 +94,15 @@ def _recovered(error: BaseException) -> Writer | None:
         if is_fault(error):
             return None
         raise error
-    w: Writer | None = getattr(_local, "writer", None)
-    if w is None:
+    w: Any = getattr(_local, "writer", None)
+    # none yet; or another thread has put the native buffer in place in the meantime, which is not this api's
+    if w is None or w is _off:
         if is_fault(error):
             return cast("Writer", buffer.writer())
         raise error
     w.busy = False
     if type(error) is struct.error and is_fault(error):
-        return w
+        return cast("Writer", w)
     if w.recover(error):
         w.dropped += 1
         return None

@@ -86,6 +86,8 @@ RETRY_MS: Final = 500
 MAX_REPORTS: Final = 64
 REFRESH_NS: Final = 1_000_000_000
 """The percentiles of triggers are so old at the most, while the agent is awake."""
+START_S: Final = 1.0
+"""Nobody waits longer for another thread that starts the agent."""
 FORCE_S: Final = 0.25
 """After the time of an end is over, until the thread is left to itself."""
 CLOSE_LINGER_MS: Final = 100
@@ -187,6 +189,9 @@ class Agent:
         self._tokens = count(1)
         self._waiters: dict[int, _Waiter] = {}
         self._thread: threading.Thread | None = None
+        self._start_lock = threading.RLock()
+        self._starting = False
+        self._held = False
         self._parking = False
         self._until_ns: int | None = None
         self._sockets: AgentSockets | None = None
@@ -217,21 +222,45 @@ class Agent:
         """Starts the thread unless it runs. False: it cannot run, in an interpreter that ends or as it is finished."""
         if self.running:
             return True
-        if self.finished:
-            return False
-        self._parking = False
-        thread = threading.Thread(target=self._run_apart, name="frzmq-agent", daemon=True)
+        # two would share the sockets; a signal handler in the midst of it finds that it is being done
+        if not self._start_lock.acquire(timeout=START_S):
+            return self.running
         try:
-            thread.start()
-        except RuntimeError:
-            return False
-        self._thread = thread
-        return True
+            if self.running or self._starting:
+                return True
+            if self.finished:
+                return False
+            self._starting = True
+            self._parking = False
+            thread = threading.Thread(target=self._run_apart, name="frzmq-agent", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:
+                return False
+            finally:
+                self._starting = False
+            return True
+        finally:
+            self._start_lock.release()
 
     def park(self, timeout_s: float) -> bool:
         """Closes the sockets and ends the thread; `start` goes on from there. True when done in time."""
         self._parking = True
         return self._join(timeout_s)
+
+    def park_for_fork(self, timeout_s: float) -> None:
+        """And nobody else starts it before `start_after_fork`, by the same thread."""
+        self._held = self._start_lock.acquire(timeout=START_S)
+        self.park(timeout_s)
+
+    def start_after_fork(self) -> bool:
+        try:
+            return self.start()
+        finally:
+            if self._held:
+                self._held = False
+                self._start_lock.release()
 
     def flush(self, timeout_s: float) -> bool:
         """True once all that was recorded before is in the ring; False when the time is over or nothing is recorded any more."""

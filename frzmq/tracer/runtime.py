@@ -256,11 +256,11 @@ class _Runtime:
     def before_fork(self) -> None:
         self.lock.acquire(timeout=LOCK_S)
         if self.agent is not None:
-            self.agent.park(PARK_S)
+            self.agent.park_for_fork(PARK_S)
 
     def after_fork_in_parent(self) -> None:
         # Python 3.12 and later have counted the threads, to warn of a fork beside them, before they come here
-        if self.agent is not None and not self.agent.start() and hub.recording is self.buffer:
+        if self.agent is not None and not self.agent.start_after_fork() and hub.recording is self.buffer:
             self.arm()
         with contextlib.suppress(RuntimeError):
             self.lock.release()

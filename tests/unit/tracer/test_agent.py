@@ -41,9 +41,11 @@ class Bench:
             on_resume=lambda: None,
             make_sockets=self.make_sockets,
         )
+        self.users: list[int] = []
 
     def make_sockets(self, endpoints: Endpoints) -> FakeSockets:
         self.tried.set()
+        self.users.append(threading.get_ident())
         if self.failing:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return self.sockets
@@ -84,6 +86,42 @@ def test_agent_hello_says_who_it_is(bench: Bench) -> None:
     hello = bench.join()
     assert (hello.service, hello.buffer_kind, hello.shared, hello.lock) == ("test", "fake private", False, False)
     assert hello.monotonic_ns > 0
+
+
+def test_agent_that_several_threads_start_at_once_is_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[threading.Thread] = []
+
+    class Slow(threading.Thread):
+        """Another thread starts the agent too, while this one does."""
+
+        def start(self) -> None:
+            super().start()
+            if self.name == "frzmq-agent" and not others:
+                others.append(threading.Thread(target=bench.agent.start))
+                others[0].start()
+                others[0].join(0.2)
+                # as a signal handler would, in this thread
+                assert bench.agent.start()
+
+    monkeypatch.setattr("frzmq.tracer.agent.threading.Thread", Slow)
+    bench.join()
+    others[0].join(5)
+    assert len(bench.users) == 1
+
+
+def test_agent_that_is_parked_for_a_fork_is_started_by_nobody_else(bench: Bench) -> None:
+    bench.join()
+    bench.sockets.closed.clear()
+    bench.agent.park_for_fork(5)
+    other = threading.Thread(target=bench.agent.start)
+    other.start()
+    other.join(0.2)
+    assert not bench.agent.running
+    assert bench.users and len(bench.users) == 1
+    bench.sockets = FakeSockets()
+    assert bench.agent.start_after_fork()
+    other.join(5)
+    assert len(bench.users) == 2
 
 
 def test_agent_generation_begins_before_what_was_recorded_first(bench: Bench) -> None:

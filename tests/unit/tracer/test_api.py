@@ -14,7 +14,7 @@ import pytest
 from support.records import Strings, decode, recording, take
 
 import frzmq
-from frzmq.tracer import api, hub
+from frzmq.tracer import _api_py, api, hub
 from frzmq.wire.kinds import Kind
 
 
@@ -387,3 +387,19 @@ def test_operation_that_is_a_root_belongs_to_nothing_around_it_and_leaves_it_as_
         assert request[3] == 0
         assert request[4] != outer[4]
         assert (inner[3], inner[4]) == (outer[2], outer[4])
+
+
+def test_event_of_a_thread_that_another_overtakes_with_the_first_record_is_recorded() -> None:
+    """The other puts the buffer in place between this one's look at its writer and its next step."""
+
+    class Overtaken:
+        @property
+        def writer(self) -> object:
+            api.install(buffer)
+            return object()
+
+    with recording() as buffer:
+        _api_py._local = Overtaken()
+        _api_py.event("here", n=1)
+        assert _api_py._off.busy
+        assert take(buffer) == [("event", "here", {"n": 1})]
