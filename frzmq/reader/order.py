@@ -142,6 +142,7 @@ class StreamReader:
             return
         if not info.complete:
             yield Gap(self._number, None, end_ns, end_ns, "incomplete", None, number, f"sealed by {info.seal}")
+            yield from self._gone_before(info, decoded, expected)
         rows = {row.writer: row for row in decoded.rows or ()}
         for writer in sorted(decoded.writers.keys() | rows.keys()):
             yield from self._writer_gaps(info, decoded.writers.get(writer, []), rows.get(writer), expected, begin_ns)
@@ -155,6 +156,15 @@ class StreamReader:
             known[row.writer] = row.dropped
             if count > 0:
                 yield Gap(self._number, row.writer, begin_ns, end_ns, "dropped", count, info.generation)
+
+    def _gone_before(self, info: GenerationInfo, decoded: DecodedGeneration, expected: dict[int, int]) -> Iterator[Gap]:
+        """A buffer may still hold records that are older than the generation, the rest of which an earlier recorder had."""
+        for writer, batches in decoded.writers.items():
+            first = batches[0].header
+            if first.last_ns < info.first_ns and first.first_index != expected.get(writer, 0):
+                at_ns = first.base_ns + self._offset_ns
+                detail = "what came before is gone with an earlier recorder"
+                yield Gap(self._number, writer, at_ns, at_ns, "incomplete", None, info.generation, detail)
 
     def _writer_gaps(
         self, info: GenerationInfo, batches: list[Batch], row: WriterEnd | None, expected: dict[int, int], begin_ns: int

@@ -194,7 +194,7 @@ class Stream:
         for start, end in self._string_ids.gaps(1, len(tail.strings) + 1):
             strings = replace(header, first_index=start, count=end - start)
             self._take_strings(strings, encode_batch(strings, b"".join(tail.strings[start - 1 : end - 1])))
-        for run in tail.runs:
+        for run in self._lacking(tail.runs):
             if run.generation < self._record_from:
                 continue
             generation = max(run.generation, self._sealed_through + 1)
@@ -215,6 +215,15 @@ class Stream:
                 count=run.count,
             )
             self._take_part(records, None, encode_batch(records, run.body))
+
+    def _lacking(self, runs: tuple[Run, ...]) -> list[Run]:
+        """What of them has not come since the file was asked for."""
+        stored = self.stored_records()
+        return [
+            run.part(start, end)
+            for run in runs
+            for start, end in stored.get(run.writer, Ranges()).gaps(run.first_index, run.end)
+        ]
 
     def _open_recovered(self, generation: int, first: Run, tail: Tail, header: Header) -> None:
         """With what was open when the tracer died and had begun before ``first``."""

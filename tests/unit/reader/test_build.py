@@ -262,6 +262,16 @@ def test_gap_of_a_generation_without_its_end_says_what_sealed_it(tmp_path: Path)
     assert snapshot(tmp_path, stream).gaps == (Gap(0, None, 10, 10, "incomplete", None, 1, "sealed by death"),)
 
 
+def test_gap_before_records_that_a_buffer_still_held_of_an_earlier_recorder(tmp_path: Path) -> None:
+    stream = Stream()
+    stream._index[1] = 7
+    stream.generation(5, [end(10, "a"), event(20, "b")], at_ns=100, complete=False, seal="death", end_mark=b"")
+    opened = snapshot(tmp_path, stream)
+    gone = Gap(0, 1, 10, 10, "incomplete", None, 5, "what came before is gone with an earlier recorder")
+    assert opened.gaps == (gone, Gap(0, None, 100, 100, "incomplete", None, 5, "sealed by death"))
+    assert opened.unmatched_ends == 0
+
+
 def test_operation_that_is_updated_has_its_last_name_and_all_attributes(tmp_path: Path) -> None:
     records = [
         operation_begin(10, "GET", 5),

@@ -18,6 +18,7 @@ from frzmq.recorder.events import (
     KeyRevoked,
     LinkGarbage,
     LinkReceived,
+    ReadTail,
     RequestGarbage,
     RequestReceived,
     Seal,
@@ -26,6 +27,7 @@ from frzmq.recorder.events import (
     SendReply,
     SnapshotFinished,
     State,
+    TailRead,
     Tick,
     TracerDied,
     WatchTracer,
@@ -33,7 +35,9 @@ from frzmq.recorder.events import (
 )
 from frzmq.recorder.incidents import COALESCE_NS
 from frzmq.recorder.machine import ACK_EVERY_BYTES, DEATH_GRACE_NS, MAX_TRACERS, RecorderMachine
+from frzmq.recorder.tail import Run, Tail
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.chunk import FileHeader, layout_for
 from frzmq.wire.ledger import WriterLedger
 from frzmq.wire.messages import (
     MAX_GAPS,
@@ -60,6 +64,8 @@ from frzmq.wire.messages import (
 
 MS, S = 10**6, 10**9
 BOOT = b"b" * 16
+RECORD = b"\x05\x01\xa0\xc0"
+"""An event without a name, 1 ns after the one before."""
 CONFIG = RecorderConfig(
     min_age_ns=60 * S,
     max_bytes=1 << 20,
@@ -439,6 +445,24 @@ def test_machine_frames_of_a_dead_tracer_under_way_are_taken() -> None:
     peer.records(0, 2)
     assert bench.tick(100 * MS)[0] == ForgetTracer(b"p" * 16)
     assert [(g.seal, g.complete, g.records) for g in bench.sealed()] == [(Seal.DEATH, False, 2)]
+
+
+def test_machine_records_that_come_while_the_buffer_is_read_are_there_once() -> None:
+    bench = Bench()
+    peer = Peer(bench, shared=True)
+    peer.open(1)
+    under_way = peer.batch(BatchType.RECORDS, RECORD * 2, writer=1, first_index=0, count=2)
+    bench.give(TracerDied(b"p" * 16))
+    asked = bench.tick(DEATH_GRACE_NS)
+    assert any(isinstance(instruction, ReadTail) for instruction in asked)
+    bench.give(FrameReceived(under_way))
+    header = FileHeader(42, b"p" * 16, 1, layout_for(256 << 10), 1, 1, 1)
+    run = Run(1, 1, 0, 3, bench.now, bench.now + 3, RECORD * 3)
+    bench.give(TailRead(b"p" * 16, Tail(header, (), (run,), (), ())))
+    (sealed,) = bench.sealed()
+    assert (sealed.seal, sealed.records, sealed.batches) == (Seal.DEATH, 3, 2)
+    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    assert (ledger.recorded, ledger.held, ledger.balanced) == (3, 3, True)
 
 
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
