@@ -56,7 +56,7 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
-from frzmq.transport.sockets import Again, RecorderSockets, receive_all, send_to
+from frzmq.transport.sockets import Again, RecorderSockets, send_to
 from frzmq.version import package_version
 from frzmq.wire.messages import (
     Ack,
@@ -289,12 +289,12 @@ class Worker:
 
     def _drain_link(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.link):
+        for parts in self._sockets.link_inbox.receive():
             self._give(link_input(parts), now_ns)
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
-        for parts in receive_all(self._sockets.control):
+        for parts in self._sockets.control_inbox.receive():
             event = control_input(parts)
             match event:
                 case RequestReceived(peer, Credit(id_, chunks)):

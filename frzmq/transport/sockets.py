@@ -35,6 +35,8 @@ CLOSE_DEADLINE_S: Final = 2.0
 """Beyond the linger: how long closing a context may take before it is left to the process's end."""
 MAX_PARTS: Final = 16
 """Parts of one message that are looked at. ROUTER messages have two (identity, message)."""
+PARTS_A_CALL: Final = 1024
+"""That are read beyond those of honest messages: a few milliseconds."""
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -131,21 +133,46 @@ def send_to(socket: Socket, peer: bytes, data: bytes) -> bool | None:
     return True
 
 
-def receive_all(socket: Socket, most: int = 64) -> list[list[bytes]]:
-    """Up to ``most`` waiting messages, each as its parts (the first MAX_PARTS of them; the rest is read and dropped)."""
-    messages: list[list[bytes]] = []
-    while len(messages) < most:
+class Inbox:
+    """Whole messages of ``socket``, in bounded time: one of very many parts is read over several calls."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._parts: list[bytes] = []
+        """Of the message in hand: the first MAX_PARTS of them."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Parts of a message were read, and not its last."""
+        return bool(self._parts)
+
+    def receive(self, most: int = 64) -> list[list[bytes]]:
+        """Up to ``most`` messages that wait, each as its parts (the first MAX_PARTS of them; the rest is read and dropped)."""
+        socket, parts = self._socket, self._parts
+        messages: list[list[bytes]] = []
         try:
-            parts = [socket.recv(zmq.DONTWAIT)]
-            while socket.getsockopt(zmq.RCVMORE):
+            for _ in range(most + PARTS_A_CALL):
                 part = socket.recv(zmq.DONTWAIT)
                 if len(parts) < MAX_PARTS:
                     parts.append(part)
+                if socket.getsockopt(zmq.RCVMORE):
+                    continue
+                messages.append(parts)
+                parts = self._parts = []
+                if len(messages) >= most:
+                    break
         except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, errno.EINTR):
-                break
-            raise
-        messages.append(parts)
+            if error.errno not in (zmq.EAGAIN, errno.EINTR):
+                raise
+        return messages
+
+
+def receive_all(socket: Socket, most: int = 64) -> list[list[bytes]]:
+    """As `Inbox.receive`, of a peer that is trusted: whole messages, however many parts they have."""
+    inbox = Inbox(socket)
+    messages = inbox.receive(most)
+    while inbox.unfinished:
+        messages += inbox.receive(most - len(messages))
     return messages
 
 
@@ -176,6 +203,7 @@ class TracerSockets:
         self._dealer = dealer_socket(self._context, endpoints.link)
         self._poller = zmq.Poller()
         self._poller.register(self._dealer, zmq.POLLIN)
+        self._inbox = Inbox(self._dealer)
         self._wake_fd: int | None = None
         self._wants_room = False
         self._closed = False
@@ -190,7 +218,7 @@ class TracerSockets:
 
     def receive(self) -> list[bytes]:
         """The link messages that wait, up to 64."""
-        return [parts[-1] for parts in receive_all(self._dealer)]
+        return [parts[-1] for parts in self._inbox.receive()]
 
     def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool:
         """Wait until a link message, a byte on ``wake_fd`` (not read here), with ``room`` also space for a batch, or the timeout.
@@ -267,6 +295,7 @@ class RecorderSockets:
             self.pull = self._own(pull_socket(self._context, endpoints.data, hwm))
             self.link = self._own(router_socket(self._context, endpoints.link, LINK_HWM))
             self.control = self._own(router_socket(self._context, endpoints.control, CONTROL_HWM))
+            self.link_inbox, self.control_inbox = Inbox(self.link), Inbox(self.control)
         except ConfigError:
             self.close(0)
             raise
