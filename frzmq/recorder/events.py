@@ -165,6 +165,13 @@ class TracerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwatched:
+    """There is no lock of it to look at, whatever it says: its silence has to tell."""
+
+    uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RequestReceived:
     peer: bytes
     """Routing id on the control ROUTER."""
@@ -217,6 +224,7 @@ Input: TypeAlias = (
     | LinkReceived
     | LinkGarbage
     | TracerDied
+    | Unwatched
     | RequestReceived
     | RequestGarbage
     | SnapshotFinished

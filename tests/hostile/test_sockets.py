@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -330,6 +331,20 @@ def test_malicious_identity_clash_neither_hijacks_nor_silences(under: Attacked) 
             answered(first, 4)
             assert first.hears_nothing()
     under.check()
+
+
+def test_malicious_hellos_of_thousands_do_not_keep_an_honest_tracer_out(tcp: Attacked) -> None:
+    with RawPeer.joined(tcp.endpoint("link"), "DEALER") as peer:
+        for n in range(5000):
+            hello = Hello(os.urandom(16), 1, 1, 1, n, "crowd", 0, lock=True)
+            peer.say(frame(encode_message(hello)))
+        until(lambda: sum(t.service == "crowd" for t in tcp.status().tracers) > 500, "a crowd")
+        tracer = RawTracer(tcp.endpoints.address, service="late")
+        tracer.record(3)
+        tracer.flush_mark()
+        tracer.goodbye()
+        tracer.close()
+    tcp.check()
 
 
 def test_malicious_frames_of_a_tracer_that_are_replayed_are_duplicates(under: Attacked) -> None:

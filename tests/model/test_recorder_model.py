@@ -192,6 +192,9 @@ class RecorderModel(RuleBasedStateMachine):
                 else:
                     assert self.snapshot is not None
                     self.snapshot["writing"] = True
+                    # who was silent before it, and is not dead, is not there either
+                    silent = sum(k.state == "silent" and k.died is None for k in self.known.values())
+                    missing += ("svc[7]",) * silent
                     self.expected.append(("write", self.snapshot["number"], tuple(self.snapshot["clients"]), missing))
 
     def _begin_flush(self, id_: int | None, timeout: int, double: bool) -> None:
