@@ -180,6 +180,13 @@ class TracerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwatched:
+    """There is no lock of it to look at, whatever it says: its silence has to tell."""
+
+    uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RequestReceived:
     peer: bytes
     """Routing id on the control ROUTER."""
@@ -233,6 +240,7 @@ Input: TypeAlias = (
     | LinkGarbage
     | KeyRevoked
     | TracerDied
+    | Unwatched
     | RequestReceived
     | RequestGarbage
     | SnapshotFinished

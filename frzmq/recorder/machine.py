@@ -14,6 +14,7 @@ A stream that is not live is forgotten once the ring holds nothing of it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import assert_never
@@ -44,6 +45,7 @@ from frzmq.recorder.events import (
     TailRead,
     Tick,
     TracerDied,
+    Unwatched,
     WatchTracer,
 )
 from frzmq.recorder.ring import Evicted, Ring
@@ -72,6 +74,8 @@ from frzmq.wire.messages import (
 from frzmq.wire.version import choose_version
 
 MAX_TRACERS = 4096
+UNPROVEN_NS = 1_000_000_000
+"""Among too many tracers one that has sent nothing since it joined is kept for so long."""
 MAX_ERRORS = 64
 ACK_EVERY_BYTES = 256 << 10
 ACK_DELAY_NS = 50_000_000
@@ -141,6 +145,8 @@ class RecorderMachine:
                 self._key_revoked(event.key, now_ns)
             case TracerDied():
                 self._died(event, now_ns)
+            case Unwatched():
+                self._unwatched(event)
             case RequestReceived():
                 self._control.request(event.peer, event.message, now_ns)
             case RequestGarbage():
@@ -354,6 +360,8 @@ class RecorderMachine:
 
     def _hello(self, peer: bytes, hello: Hello, key: str, now_ns: int) -> None:
         known = self._current.get(hello.uuid)
+        if known is None and len(self._tracers) >= MAX_TRACERS:
+            self._make_room(now_ns)
         reason = self._why_not(known, peer, hello, key)
         if reason:
             self._rejected_frames += 1
@@ -374,6 +382,13 @@ class RecorderMachine:
                 if known.state in (State.LIVE, State.SILENT):
                     self._leave(known, State.GONE)
             self._join(peer, hello, key, known.stream.ends() if known is not None else {}, now_ns)
+
+    def _make_room(self, now_ns: int) -> None:
+        """Whoever joined sends its opening at once: who has not is none, and one of many that only take the place of others."""
+        for tracer in list(self._tracers.values()):
+            if not tracer.has_nonce and now_ns - tracer.joined_ns >= UNPROVEN_NS:
+                self._leave(tracer, State.GONE)
+        self._forget(now_ns)
 
     def _why_not(self, known: Tracer | None, peer: bytes, hello: Hello, key: str) -> str:
         try:
@@ -478,6 +493,13 @@ class RecorderMachine:
             tracer.died_ns = now_ns
             tracer.ended_how = event.how
             self._wake_at(now_ns + DEATH_GRACE_NS)
+
+    def _unwatched(self, event: Unwatched) -> None:
+        tracer = self._current.get(event.uuid)
+        if tracer is not None:
+            tracer.watched = False
+            tracer.hello = dataclasses.replace(tracer.hello, lock=False)
+            self._ring.set_live(tracer.number, tracer.stands)
 
     def _tail_read(self, event: TailRead, now_ns: int) -> None:
         tracer = self._current.get(event.uuid)

@@ -45,6 +45,7 @@ from frzmq.recorder.events import (
     ShareSnapshot,
     Tick,
     TracerDied,
+    Unwatched,
     WatchTracer,
     WriteSnapshot,
 )
@@ -397,7 +398,8 @@ class Worker:
             case ShareSnapshot():
                 self._spools.share(instruction, now_ns)
             case WatchTracer(uuid):
-                self._liveness.watch(uuid)
+                if not self._liveness.watch(uuid):
+                    self._give(Unwatched(uuid), now_ns)
             case ForgetTracer(uuid):
                 self._liveness.forget(uuid)
             case _:

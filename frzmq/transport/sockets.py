@@ -46,6 +46,8 @@ RETRY_REFUSED_S: Final = 2.0
 """A client that was refused does not connect again by itself, and may be admitted later."""
 MAX_PARTS: Final = 16
 """Parts of one message that are looked at. ROUTER messages have two (identity, message)."""
+PARTS_A_CALL: Final = 1024
+"""That are read beyond those of honest messages: a few milliseconds."""
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -202,26 +204,50 @@ def send_to(socket: Socket, peer: bytes, data: bytes) -> bool | None:
     return True
 
 
-def receive_all(socket: Socket, most: int = 64) -> list[list[bytes]]:
-    """Up to ``most`` waiting messages, each as its parts (the first MAX_PARTS of them; the rest is read and dropped)."""
-    return [[frame.bytes for frame in frames] for frames in _receive_frames(socket, most)]
+class Inbox:
+    """Whole messages of ``socket``, in bounded time: one of very many parts is read over several calls."""
 
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._parts: list[zmq.Frame] = []
+        """Of the message in hand: the first MAX_PARTS of them."""
 
-def _receive_frames(socket: Socket, most: int) -> list[list[zmq.Frame]]:
-    messages: list[list[zmq.Frame]] = []
-    while len(messages) < most:
+    @property
+    def unfinished(self) -> bool:
+        """Parts of a message were read, and not its last."""
+        return bool(self._parts)
+
+    def receive(self, most: int = 64) -> list[list[bytes]]:
+        """Up to ``most`` messages that wait, each as its parts (the first MAX_PARTS of them; the rest is read and dropped)."""
+        return [[part.bytes for part in parts] for parts in self.receive_frames(most)]
+
+    def receive_frames(self, most: int = 64) -> list[list[zmq.Frame]]:
+        """The same as frames, which know who sent them; to be copied soon."""
+        socket, parts = self._socket, self._parts
+        messages: list[list[zmq.Frame]] = []
         try:
-            part = socket.recv(zmq.DONTWAIT, copy=False)
-            parts = [part]
-            while part.more:
+            for _ in range(most + PARTS_A_CALL):
                 part = socket.recv(zmq.DONTWAIT, copy=False)
                 if len(parts) < MAX_PARTS:
                     parts.append(part)
+                if part.more:
+                    continue
+                messages.append(parts)
+                parts = self._parts = []
+                if len(messages) >= most:
+                    break
         except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, errno.EINTR):
-                break
-            raise
-        messages.append(parts)
+            if error.errno not in (zmq.EAGAIN, errno.EINTR):
+                raise
+        return messages
+
+
+def receive_all(socket: Socket, most: int = 64) -> list[list[bytes]]:
+    """As `Inbox.receive`, of a peer that is trusted: whole messages, however many parts they have."""
+    inbox = Inbox(socket)
+    messages = inbox.receive(most)
+    while inbox.unfinished:
+        messages += inbox.receive(most - len(messages))
     return messages
 
 
@@ -321,6 +347,7 @@ class TracerSockets:
                 socket.connect(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._dealer, zmq.POLLIN)
+        self._inbox = Inbox(self._dealer)
         self._wake_fd: int | None = None
         self._wants_room = False
         self._closed = False
@@ -335,7 +362,7 @@ class TracerSockets:
 
     def receive(self) -> list[bytes]:
         """The link messages that wait, up to 64."""
-        return [parts[-1] for parts in receive_all(self._dealer)]
+        return [parts[-1] for parts in self._inbox.receive()]
 
     def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool:
         """Wait until a link message, a byte on ``wake_fd`` (not read here), with ``room`` also space for a batch, or the timeout.
@@ -460,6 +487,7 @@ class RecorderSockets:
             self.control = self._own(
                 router_socket(self._context, endpoints.control, Domain.CONTROL, CONTROL_HWM, admission)
             )
+            self.link_inbox, self.control_inbox = Inbox(self.link), Inbox(self.control)
         except ConfigError:
             self.close(0)
             raise
@@ -501,11 +529,13 @@ class RecorderSockets:
 
     def receive(self, socket: Socket) -> list[Received]:
         """Up to 64 waiting messages of the link, or of control."""
+        inbox, domain = (
+            (self.link_inbox, Domain.RECORD) if socket is self.link else (self.control_inbox, Domain.CONTROL)
+        )
         if self._admission is None:
-            return [Received(parts, "") for parts in receive_all(socket)]
-        domain = Domain.CONTROL if socket is self.control else Domain.RECORD
+            return [Received(parts, "") for parts in inbox.receive()]
         received = []
-        for frames in _receive_frames(socket, 64):
+        for frames in inbox.receive_frames():
             public = self._sender(frames[-1], domain)
             if public is not None:
                 received.append(Received([frame.bytes for frame in frames], public))

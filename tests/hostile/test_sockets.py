@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -218,12 +219,18 @@ def test_malicious_endless_more_frames_are_bounded(
     under.check()
 
 
-def test_malicious_message_of_many_parts_is_read_and_dropped(under: Attacked) -> None:
-    parts = 40_000
+def test_malicious_message_of_many_parts_is_dropped_and_holds_nobody_up(under: Attacked) -> None:
+    parts = 20_000
     before = under.status().rejected_frames
     with many(under, 3, RawPeer.joined) as peers:
         for peer in peers:
             peer.say(frame(b"", MORE) * parts + frame(b""))
+        # while the links still read it, records are taken and acknowledged
+        tracer = RawTracer(under.endpoints.address, service="beside")
+        tracer.record(3)
+        tracer.flush_mark()
+        tracer.goodbye()
+        tracer.close()
         # each part is a frame on the data socket, and the whole one message on the others
         until(lambda: under.status().rejected_frames >= before + parts + 1, "all of them rejected")
     under.check()
@@ -324,6 +331,20 @@ def test_malicious_identity_clash_neither_hijacks_nor_silences(under: Attacked) 
             answered(first, 4)
             assert first.hears_nothing()
     under.check()
+
+
+def test_malicious_hellos_of_thousands_do_not_keep_an_honest_tracer_out(tcp: Attacked) -> None:
+    with RawPeer.joined(tcp.endpoint("link"), "DEALER") as peer:
+        for n in range(5000):
+            hello = Hello(os.urandom(16), 1, 1, 1, n, "crowd", 0, lock=True)
+            peer.say(frame(encode_message(hello)))
+        until(lambda: sum(t.service == "crowd" for t in tcp.status().tracers) > 500, "a crowd")
+        tracer = RawTracer(tcp.endpoints.address, service="late")
+        tracer.record(3)
+        tracer.flush_mark()
+        tracer.goodbye()
+        tracer.close()
+    tcp.check()
 
 
 def test_malicious_frames_of_a_tracer_that_are_replayed_are_duplicates(under: Attacked) -> None:

@@ -36,6 +36,7 @@ from frzmq.wire.messages import (
 )
 
 DEADLINE_S = 10.0
+AGAIN_S = 2.0
 RECORD = b"\x05\x01\xa0\xc0"
 """An event without a name and attributes, 1 ns after the one before."""
 WRITER = 1
@@ -73,8 +74,20 @@ class RawTracer:
         hello = Hello(
             self.uuid, 0, 1, 1, os.getpid(), service, 0, end_marks, lock=lock, monotonic_ns=now_ns, wall_ns=now_ns
         )
-        self.say(hello)
-        self.until(lambda: self.generation > 0 or bool(self.rejected))
+        self._join(hello)
+
+    def _join(self, hello: Hello) -> None:
+        """Says it again until it is welcome, or rejected."""
+        said_at = -AGAIN_S
+
+        def welcome() -> bool:
+            nonlocal said_at
+            if time.monotonic() >= said_at + AGAIN_S:
+                said_at = time.monotonic()
+                self.say(hello)
+            return self.generation > 0 or bool(self.rejected)
+
+        self.until(welcome)
 
     # --- link
 
@@ -91,7 +104,8 @@ class RawTracer:
             match decode_message(data):
                 case Welcome() as welcome:
                     self.nonce = welcome.nonce
-                    self._open(welcome.generation)
+                    if welcome.generation > self.generation:
+                        self._open(welcome.generation)
                 case Advance(generation) | RecorderHeartbeat(_, generation):
                     if generation > self.generation and not self.deaf and self.generation:
                         self._end()

@@ -30,6 +30,7 @@ from frzmq.recorder.events import (
     TailRead,
     Tick,
     TracerDied,
+    Unwatched,
     WatchTracer,
     WriteSnapshot,
 )
@@ -685,6 +686,31 @@ def test_machine_many_tracers_are_bounded_and_their_status_fits_a_message() -> N
     assert isinstance(reply, SendReply) and isinstance(reply.message, StatusReply)
     assert decode_message(encode_message(reply.message)) == reply.message
     assert reply.message.status.errors[0].endswith("more tracers than a reply can hold")
+
+
+def test_machine_tracers_that_only_say_hello_do_not_keep_others_out() -> None:
+    bench = Bench()
+    honest = Peer(bench)
+    bench.give(FrameReceived(honest.batch(BatchType.OPEN, b"opening", generation=1)))
+    for n in range(MAX_TRACERS - 1):
+        bench.give(LinkReceived(b"%d" % n, Hello(n.to_bytes(16, "big"), 1, 1, 1, 42, "svc", 0, lock=True)))
+    late = Hello(b"u" * 16, 1, 1, 1, 42, "svc", 0)
+    (reason,) = rejected(bench.give(LinkReceived(b"q", late)))
+    assert reason == f"hello: wanted at most {MAX_TRACERS} tracers, got one more"
+    bench.now += S
+    assert rejected(bench.give(LinkReceived(b"q", late))) == []
+    tracers = bench.machine.status(bench.now).tracers
+    assert [(t.uuid, t.state) for t in tracers] == [(honest.hello.uuid, "live"), (late.uuid, "live")]
+
+
+def test_machine_lock_that_is_none_does_not_keep_a_silent_tracer() -> None:
+    bench = Bench()
+    peers = [Peer(bench, name) for name in (b"p", b"q")]
+    bench.give(Unwatched(peers[0].hello.uuid))
+    bench.give(Unwatched(b"?" * 16))
+    bench.tick(60 * S)
+    bench.tick(S)
+    assert [(t.uuid, t.state) for t in bench.machine.status(bench.now).tracers] == [(peers[1].hello.uuid, "silent")]
 
 
 def test_machine_generation_without_its_opening_is_never_whole() -> None:

@@ -15,6 +15,7 @@ from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
 from frzmq.transport.sockets import (
     MAX_TO_RECORDER_BYTES,
+    PARTS_A_CALL,
     Again,
     RecorderSockets,
     TracerSockets,
@@ -120,23 +121,29 @@ def test_poll_ends_at_a_byte_on_the_wake_fd(tracer: TracerSockets) -> None:
     os.close(write)
 
 
-def test_receive_all_keeps_16_parts_of_a_message_and_reads_the_rest(
-    recorder: RecorderSockets, endpoints: Endpoints
+@pytest.mark.parametrize("count", [100, 10 * PARTS_A_CALL])
+def test_inbox_keeps_16_parts_of_a_message_and_reads_the_rest_over_several_calls(
+    recorder: RecorderSockets, endpoints: Endpoints, count: int
 ) -> None:
     context = new_context()
     dealer = dealer_to(context, endpoints.link)
     assert dealer.poll(10_000, 2)
-    dealer.send_multipart([b"%d" % i for i in range(100)])
+    dealer.send_multipart([b"%d" % i for i in range(count)])
     dealer.send(b"next")
     messages: list[list[bytes]] = []
+    calls = 0
 
     def heard() -> bool:
-        recorder.poll(100)
-        messages.extend(receive_all(recorder.link))
+        nonlocal calls
+        if recorder.link in recorder.poll(100):
+            calls += 1
+            messages.extend(recorder.link_inbox.receive())
         return len(messages) == 2
 
     until(heard)
     assert [message[1:] for message in messages] == [[b"%d" % i for i in range(15)], [b"next"]]
+    assert calls >= count // (PARTS_A_CALL + 64)
+    assert not recorder.link_inbox.unfinished
     assert close_all(context, [dealer], 0)
 
 
