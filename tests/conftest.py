@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.left_behind import Places, nothing_left, watch
+from support.left_behind import Places, nothing_left, shared, watch
 
 # shared runners stall for seconds: a deadline for one example would fail at random
 settings.register_profile("dev", deadline=None, print_blob=True)
@@ -24,20 +24,21 @@ settings.load_profile("dev")
 watch()
 
 _FAILED = pytest.StashKey[bool]()
+_PLACES = pytest.StashKey[Places]()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Nothing of all the tests together is left either: of the fixtures of modules and of the session."""
     tmp_path_factory.getbasetemp()  # beside, not in what is looked at
-    places = Places()
+    places = request.session.stash[_PLACES] = Places()
     with pytest.MonkeyPatch.context() as patch:
         # not FRZMQ_*: programs that tests start have none of these
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_RUNTIME_DIR", str(places.runtime))
         patch.setenv("TMPDIR", str(places.temporary))
         patch.setattr(tempfile, "tempdir", str(places.temporary))
-        with nothing_left(places):
+        with nothing_left(places, of_a_test=False):
             yield places
     places.remove()
 
@@ -48,6 +49,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[_FAILED] = True
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    places = request.session.stash.get(_PLACES, None)
+    if fixturedef.scope == "function" or places is None:
+        return (yield)
+    with shared(places):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,6 @@ class Attacked:
     endpoints: Endpoints
     honest: Program
     tmp_path: Path
-    client: ControlClient
     peak_bytes: int = field(default=0, init=False)
 
     def endpoint(self, socket: str) -> str:
@@ -58,7 +57,12 @@ class Attacked:
         return found
 
     def status(self) -> Status:
-        return self.client.status()
+        with self.client() as client:
+            return client.status()
+
+    def client(self) -> ControlClient:
+        """One for each use: the tests share this, and none leaves a connection of its own to the next."""
+        return ControlClient(self.recorder.address, timeout_s=20)
 
     def honest_status(self) -> TracerStatus:
         tracers = self.status().tracers
@@ -91,8 +95,8 @@ class Attacked:
         flushed, said = self.honest.line().split()
         assert flushed == "True"
         path = self.tmp_path / f"{os.urandom(4).hex()}.frz"
-        with path.open("xb") as file:
-            self.client.snapshot(file)
+        with path.open("xb") as file, self.client() as client:
+            client.snapshot(file)
         with open_snapshot(path) as opened:
             honest = next(p for p in opened.processes if p.service == "honest")
             assert [str(finding) for finding in validate(opened) if f"[{honest.pid}]" in str(finding)] == []
@@ -127,8 +131,7 @@ def attacked(tmp_path: Path, scheme: str, *arguments: str) -> Iterator[Attacked]
         try:
             honest.tell("mark")
             assert honest.line().startswith("True ")
-            with ControlClient(recorder.address, timeout_s=20) as client:
-                yield Attacked(recorder, parse_address(recorder.address), honest, tmp_path, client)
+            yield Attacked(recorder, parse_address(recorder.address), honest, tmp_path)
             honest.tell("end")
             honest.end()
         finally:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -155,6 +155,8 @@ _contexts = _Contexts()
 _started = _Children()
 _told: set[Thing] = set()
 """By the test that left it: not once more by its module or the session."""
+_shared: set[Thing] = set()
+"""Of fixtures of a wider scope that a test was the first to ask for: theirs to end, and the session's to look for."""
 
 
 def watch() -> None:
@@ -166,32 +168,49 @@ def watch() -> None:
 
 
 @contextlib.contextmanager
-def nothing_left(places: Places, failed: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def shared(places: Places) -> Iterator[None]:
+    """What comes here, and stays, is no test's."""
+    before = Present.now(places)
+    yield
+    _shared.update(Present.now(places).more_than(before))
+
+
+@contextlib.contextmanager
+def nothing_left(
+    places: Places, failed: Callable[[], bool] = lambda: False, *, of_a_test: bool = True
+) -> Iterator[None]:
     """Raises AssertionError at the end, with all that was left. What can be ended then is ended, so that the next test has its peace.
 
     ``failed``: the test has, and says so itself; its traceback holds what it had.
     """
     before = Present.now(places)
     yield
-    if not _until(lambda: not Present.now(places).more_than(before), SOON_S) and not failed():
+    passed_over = _told | _shared if of_a_test else _told
+
+    def left() -> dict[Thing, str]:
+        lines = Present.now(places).more_than(before)
+        return {thing: line for thing, line in lines.items() if thing not in passed_over}
+
+    if not _until(lambda: not left(), SOON_S) and not failed():
         # what is only waiting to be collected says so itself, by a ResourceWarning
         gc.collect()
-        _until(lambda: not Present.now(places).more_than(before), GRACE_S)
-    found = Present.now(places)
-    lines = {thing: line for thing, line in found.more_than(before).items() if thing not in _told}
+        _until(lambda: not left(), GRACE_S)
+    lines = left()
     _told.update(lines)
-    _end(found, before)
+    _end(Present.now(places), before, lines)
     assert not lines or failed(), "left behind: " + "; ".join(f"a {kind}: {line}" for (kind, _), line in lines.items())
 
 
-def _end(found: Present, before: Present) -> None:
+def _end(found: Present, before: Present, left: Container[Thing]) -> None:
     alone = found.threads.keys() <= before.threads.keys() | _libzmq(found.threads)
     for context in found.contexts - before.contexts:
-        if not _contexts.end(context) and alone:
+        if ("zmq context", id(context)) in left and not _contexts.end(context) and alone:
             # nobody uses them any more: then `term`, which waits for them aside, ends
             for socket in list(context._sockets):
                 socket.close(linger=0)
     for pid in found.processes - before.processes:
+        if ("process", pid) not in left:
+            continue
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

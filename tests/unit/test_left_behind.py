@@ -17,7 +17,7 @@ QUICK = """
 left_behind.GRACE_S = left_behind.TERM_S = 0.1
 """
 SEEDS = """
-import os, socket, subprocess, sys, tempfile, threading, time, zmq
+import os, pytest, socket, subprocess, sys, tempfile, threading, time, zmq
 from pathlib import Path
 
 kept = []  # so that nothing is collected
@@ -117,10 +117,31 @@ def test_failed():
     raise OSError
 
 
+@pytest.fixture(scope="module")
+def service():
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield process
+        process.kill()
+
+
+def test_the_first_to_ask_for_a_fixture_of_the_module(request):
+    assert request.getfixturevalue("service").poll() is None
+
+
+def test_the_second_to_ask_for_it(request):
+    assert request.getfixturevalue("service").poll() is None
+
+
 def test_nothing_after_all_of_these():
     pass
 """
-CLEAN = {"test_clean", "test_adopted_and_ended", "test_nothing_after_all_of_these"}
+CLEAN = {
+    "test_clean",
+    "test_adopted_and_ended",
+    "test_the_first_to_ask_for_a_fixture_of_the_module",
+    "test_the_second_to_ask_for_it",
+    "test_nothing_after_all_of_these",
+}
 LEFT = {
     "test_context_without_sockets": ["a zmq context: with 0 open sockets"],
     "test_context_with_a_message_that_nobody_takes": ["a zmq context: with 1 open socket"],
