@@ -72,15 +72,17 @@ class Faults:
     # --- the network
 
     def _cut(self) -> None:
-        if (process := self._process()) is not None:
-            if self._world.chance(0.4):
-                # what came before the cut waits, and is read beside what comes after it
-                self._recorder.stall(self._world.between(50 * MS, 800 * MS))
-            drawn = self._world.random.random()
-            if drawn < 0.8 and process.data is not None:
-                process.data.cut()
-            if drawn > 0.4 and process.link is not None:
-                process.link.cut()
+        process = self._process()
+        if process is None:
+            return
+        wait_ns = 0
+        if self._world.chance(0.4):
+            # what comes before the cut waits, and is read beside what comes after it
+            stalled_ns = self._world.between(50 * MS, 800 * MS)
+            self._recorder.stall(stalled_ns)
+            wait_ns = stalled_ns // 2
+        drawn = self._world.random.random()
+        self._world.after(wait_ns, lambda: _cut(process, data=drawn < 0.8, link=drawn > 0.4))
 
     def _partition(self) -> None:
         if (process := self._process()) is not None:
@@ -212,3 +214,10 @@ class Faults:
     def _flush_of_program(self) -> None:
         if (process := self._process()) is not None:
             process.flush()
+
+
+def _cut(process: Process, *, data: bool, link: bool) -> None:
+    if data and process.data is not None:
+        process.data.cut()
+    if link and process.link is not None:
+        process.link.cut()

@@ -120,13 +120,20 @@ class Recorder:
     def kill(self) -> None:
         self.world.note("recorder", "is killed")
         self.up = False
-        self._spools.close()
+        self.close()
         for inbox in (self._data, self._link, self._control):
             for connection in list(inbox.by_peer.values()):
                 connection.cut(server_dies=True)
             inbox.by_peer.clear()
             inbox.pipes.clear()
         self._turn_at_ns = None
+
+    def close(self) -> None:
+        """Its temporary files, also those whose writing has not begun."""
+        files = [spool.file for spool in self._spools._spools]
+        self._spools.close()
+        for file in files:
+            file.close()
 
     def stall(self, ns: int) -> None:
         self.world.note("recorder", f"stalls for {ns // MS} ms")

@@ -62,6 +62,8 @@ class Scenario:
         except Exception as error:
             text = f"seed {self.world.seed}: {type(error).__name__}: {error}\n\n{self.world.trace()}"
             raise SimulationError(text) from error
+        finally:
+            self.recorder.close()
 
     def _run(self) -> Outcome:
         world, plan = self.world, self.plan
