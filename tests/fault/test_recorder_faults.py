@@ -220,9 +220,10 @@ def test_recorder_that_appears_later_gets_all_that_fits(tmp_path: Path, director
     gone = sum(ends[small.pid]) - sum(map(len, found))
     ledger = process_of(opened, small.pid).ledger
     # the first record of the process and those of its threads may be gone as well
-    assert 0 < gone <= ledger.overwritten <= gone + 20
-    assert ledger.lost == ledger.overwritten
-    assert all(map(is_run, found))
+    assert 0 < gone <= ledger.lost <= gone + 20
+    assert ledger.lost == ledger.overwritten + ledger.missing
+    # on a busy machine it may be overtaken again: then there is more than one hole
+    assert all(thread == sorted(set(thread)) for thread in found)
 
 
 def test_recorder_gone_for_longer_than_the_buffer_holds_is_told_what_was_overwritten(
