@@ -50,7 +50,11 @@ class RawPeer:
             host, _, port = place.rpartition(":")
             where = (host, int(port))
         self._socket.settimeout(DEADLINE_S)
-        self._connect(where)
+        try:
+            self._connect(where)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def _connect(self, where: object) -> None:
         # a full backlog of a unix socket refuses instead of waiting
@@ -64,8 +68,12 @@ class RawPeer:
     def joined(cls, endpoint: str, kind: str, identity: bytes = b"") -> Self:
         """With the handshake behind it, as a socket of this kind."""
         peer = cls(endpoint)
-        peer.say(GREETING + ready(kind, identity))
-        peer.hear(len(GREETING))
+        try:
+            peer.say(GREETING + ready(kind, identity))
+            peer.hear(len(GREETING))
+        except BaseException:
+            peer.close()
+            raise
         return peer
 
     def say(self, data: bytes) -> bool:
