@@ -239,7 +239,7 @@ def take(data: bytes) -> None:
 
 def take_patched(data: bytes) -> None:
     """A whole buffer file with words of eight bytes put into it: each behind its place, in four bytes."""
-    damaged = bytearray(file_bytes(_directory()))
+    damaged = bytearray(_whole_buffer())
     for at in range(0, len(data) - 11, 12):
         place = int.from_bytes(data[at : at + 4], "little") % (len(damaged) // 8) * 8
         damaged[place : place + 8] = data[at + 4 : at + 12]
@@ -247,8 +247,9 @@ def take_patched(data: bytes) -> None:
 
 
 @cache
-def _directory() -> str:
-    return tempfile.mkdtemp(prefix="fz")
+def _whole_buffer() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="fz") as directory:
+        return file_bytes(directory)
 
 
 def _patch(place: int, word: int) -> bytes:
