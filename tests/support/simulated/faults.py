@@ -161,7 +161,7 @@ class Faults:
         if self._scenario.oracle.hostile.count(process.uuid) >= MAX_HOSTILE:
             return
         _, nonce = process.session
-        generation = process.machine.generation + self._world.random.choice([2, 3, 1000])
+        generation = process.machine.generation + self._world.random.choice([1000, 2000, 3000])
         header = Header(BatchType.OPEN, process.uuid, process.machine.incarnation, nonce, generation, 10**6)
         frame = encode_batch(header, b"?")
         frame = frame if self._world.chance(0.5) else frame[:-1]
