@@ -11,6 +11,7 @@ from support.simulated.scenario import Scenario
 from support.simulated.world import SimulationError
 
 from frzmq.recorder.control import Control
+from frzmq.recorder.ledger import Book
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import Ring
@@ -19,6 +20,7 @@ from frzmq.recorder.tracers import Tracer
 from frzmq.tracer.generations import GenerationBook
 from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.outbox import Outbox
+from frzmq.wire.batch import Header
 from frzmq.wire.messages import Ack, FlushReply, Welcome
 
 GATE = 300
@@ -62,23 +64,29 @@ def later_strings_are_lost(patch: Patch) -> None:
 
 @mutant
 def a_late_batch_counts_as_held(patch: Patch) -> None:
-    late = Stream._count_late
+    late = Book.late
 
-    def held(self: Stream, header: Any) -> None:
-        before = self._late
-        late(self, header)
-        self._held += self._late - before
-        self._late = before
+    def held(self: Book, header: Header) -> int:
+        count = late(self, header)
+        for counts in (self._of(header.writer), self._total):
+            counts.late -= count
+            counts.held += count
+        return count
 
-    patch.setattr(Stream, "_count_late", held)
+    patch.setattr(Book, "late", held)
 
 
 @mutant
 def what_is_evicted_is_not_counted(patch: Patch) -> None:
-    def gone(self: Stream, generation: Any) -> None:
-        self._held -= generation.records
+    evict = Book.evict
 
-    patch.setattr(Stream, "count_evicted", gone)
+    def gone(self: Book, counted: bytes) -> None:
+        evict(self, counted)
+        for counts in (*self._counts.values(), self._total):
+            counts.recorded -= counts.evicted
+            counts.evicted = 0
+
+    patch.setattr(Book, "evict", gone)
 
 
 @mutant
@@ -89,16 +97,16 @@ def every_sealed_generation_is_complete(patch: Patch) -> None:
 
 @mutant
 def nothing_is_missing(patch: Patch) -> None:
-    settle = Stream._settle_ledger
+    settle = Book.settle
 
-    def settled(self: Stream, generation: Any) -> int:
-        before = self._missing
-        lost = settle(self, generation)
-        lost -= self._missing - before
-        self._missing = before
+    def settled(self: Book, *args: Any, **more: Any) -> tuple[int, bytes]:
+        lost = settle(self, *args, **more)
+        for counts in (*self._counts.values(), self._total):
+            counts.recorded -= counts.missing
+            counts.missing = 0
         return lost
 
-    patch.setattr(Stream, "_settle_ledger", settled)
+    patch.setattr(Book, "settle", settled)
 
 
 @mutant

@@ -297,8 +297,8 @@ class Process:
                 return SlicesRead(tuple(self.buffer.read(piece) for piece in slices))
             case ReadStrings():
                 return StringsRead(self.buffer.strings_from_start())
-            case SendHello(incarnation, generation):
-                self._send(self._hello(incarnation, generation))
+            case SendHello():
+                self._send(self._hello(instruction))
             case SendHeartbeat(generation, tseq, offset_ns, rtt_ns, sampled_ns):
                 totals = self.buffer.totals()
                 self._send(
@@ -378,16 +378,16 @@ class Process:
         self._carried = {}
         self._open_at |= {writer: end for writer, (_, end) in ended.items()}
 
-    def _hello(self, incarnation: int, generation: int) -> Hello:
+    def _hello(self, said: SendHello) -> Hello:
         now_ns = self.world.host_ns()
         return Hello(
             uuid=self.uuid,
-            incarnation=incarnation,
+            incarnation=said.incarnation,
             wire_oldest=1,
             wire_newest=1,
             pid=self.pid,
             service=f"svc{self.number}",
-            generation=generation,
+            generation=said.generation,
             machine="here" if self.traits.same_machine else f"m{self.number}",
             buffer_kind="py",
             buffer_bytes=self.buffer.size_bytes,
@@ -396,6 +396,7 @@ class Process:
             monotonic_ns=now_ns,
             boottime_ns=now_ns,
             wall_ns=now_ns,
+            nonce=said.nonce,
         )
 
     # --- its end
