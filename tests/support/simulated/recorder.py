@@ -308,9 +308,9 @@ class Recorder:
 
     def _read_tail(self, asked: ReadTail) -> None:
         world, process = self.world, self._processes[asked.uuid]
-        self._watcher.tail(process)
         read = TailRead(asked.uuid, None, "no such file")
         if process.file_there:
+            self._watcher.tail(process)
             memory = process.memory()
             try:
                 tail = read_tail(lambda at, size: memory[at : at + size], len(memory), asked.uuid, asked.stored)

@@ -64,6 +64,9 @@ class Scenario:
             raise SimulationError(text) from error
         finally:
             self.recorder.close()
+            for process in self.processes.values():
+                # the collector would end its threads in the middle of a later simulation
+                process.buffer.close()
 
     def _run(self) -> Outcome:
         world, plan = self.world, self.plan
