@@ -708,7 +708,7 @@ def test_machine_lock_that_is_none_does_not_keep_a_silent_tracer() -> None:
     peers = [Peer(bench, name) for name in (b"p", b"q")]
     bench.give(Unwatched(peers[0].hello.uuid))
     bench.give(Unwatched(b"?" * 16))
-    bench.tick(60 * S)
+    bench.tick(65 * S)
     bench.tick(S)
     assert [(t.uuid, t.state) for t in bench.machine.status(bench.now).tracers] == [(peers[1].hello.uuid, "silent")]
 
