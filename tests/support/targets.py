@@ -279,7 +279,7 @@ def _finish(machine: RecorderMachine) -> None:
     for second in range(1, 4):
         machine.handle(Tick(), second * 10**9)
     encode_message(StatusReply(1, machine.status(4 * 10**9)))
-    machine.view(4 * 10**9, 0)
+    machine.telling.view(4 * 10**9, 0)
     for tracer in machine.status(4 * 10**9).tracers:
         places = tracer.open + tracer.held + tracer.evicted + tracer.late + tracer.overwritten + tracer.missing
         assert tracer.recorded == places, tracer
