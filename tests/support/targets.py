@@ -25,11 +25,11 @@ from frzmq.export.text import write_text
 from frzmq.reader.snapshot import open_snapshot
 from frzmq.reader.validate import validate
 from frzmq.recorder.events import FrameReceived, LinkReceived, SendLink, SendReply, Tick
+from frzmq.recorder.inputs import control_input, link_input
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.stream import Stream as RecorderStream
 from frzmq.recorder.tail import Tail, read_tail
-from frzmq.recorder.worker import control_input, link_input
 from frzmq.snapfile.format import CRC, PROLOGUE, SECTION, SECTION_MAGIC
 from frzmq.tracer._buffer_py import Buffer
 from frzmq.wire.batch import (

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 PURE = {
     "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
     "recorder.pure": {
-        "ring", "machine", "known", "joining", "ends", "telling", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
+        "ring", "machine", "known", "joining", "ends", "telling", "inputs", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
     },
 }  # fmt: skip
 # the public names, and the start of the program: no layer of their own; only programs import the first
