@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 PURE = {
-    "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
+    "tracer.pure": {"machine", "events", "ports", "generations", "outbox", "slices"},
     "recorder.pure": {
         "ring", "machine", "known", "joining", "ends", "telling", "inputs", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
     },
