@@ -30,7 +30,8 @@ from frzmq.tracer.telling import AgentStats
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.keys import ClientKey, read_client_key
-from frzmq.transport.sockets import NO_DESCRIPTORS, TracerSockets
+from frzmq.transport.outbound import TracerSockets
+from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 
 if TYPE_CHECKING:
