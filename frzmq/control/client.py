@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, Self, TypeVar
 from frzmq.errors import ControlCode, ControlError, WireError, os_error_text
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.keys import read_client_key
-from frzmq.transport.sockets import ClientSocket
+from frzmq.transport.outbound import ClientSocket
 from frzmq.wire.messages import (
     Cancel,
     Credit,

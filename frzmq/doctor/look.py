@@ -19,7 +19,8 @@ from frzmq.errors import ConfigError, ControlCode, ControlError
 from frzmq.tracer import choice
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.keys import ClientKey, read_client_key
-from frzmq.transport.sockets import TracerSockets, library
+from frzmq.transport.outbound import TracerSockets
+from frzmq.transport.sockets import library
 from frzmq.version import package_version
 
 ROUND_TRIPS: Final = 5

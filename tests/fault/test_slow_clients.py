@@ -18,7 +18,8 @@ from support.recorder_process import RecorderProcess, recorder_process
 
 from frzmq.control.client import ControlClient
 from frzmq.transport.addresses import parse_address
-from frzmq.transport.sockets import CONTROL_HWM, ClientSocket
+from frzmq.transport.outbound import ClientSocket
+from frzmq.transport.sockets import CONTROL_HWM
 from frzmq.wire.messages import (
     MAX_CHUNK_BYTES,
     Credit,

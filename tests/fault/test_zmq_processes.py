@@ -85,7 +85,7 @@ LEAVES_A_CHILD = """
 """
 ONE_THREAD = """
     import frzmq, signal, threading
-    from frzmq.transport.sockets import TracerSockets
+    from frzmq.transport.outbound import TracerSockets
 
     used = {}
     for name in ("__init__", "send_batch", "send", "receive", "poll", "close"):

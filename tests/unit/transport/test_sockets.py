@@ -13,12 +13,12 @@ from support.peers import dealer_to
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.outbound import TracerSockets
 from frzmq.transport.sockets import (
     MAX_TO_RECORDER_BYTES,
     PARTS_A_CALL,
     Again,
     RecorderSockets,
-    TracerSockets,
     close_all,
     new_context,
     receive_all,

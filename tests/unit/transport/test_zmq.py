@@ -25,13 +25,12 @@ from frzmq.tracer.events import SendFrame
 from frzmq.tracer.outbox import Outbox
 from frzmq.transport import sockets as transport
 from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.outbound import ClientSocket, TracerSockets
 from frzmq.transport.sockets import (
     DATA_HWM,
     MAX_PARTS,
-    ClientSocket,
     RecorderSockets,
     Socket,
-    TracerSockets,
     close_all,
     new_context,
     receive_all,
