@@ -95,6 +95,8 @@ class Stream:
         """The table grew past its bound, and what came then was not kept."""
         self.records = 0
         """Received, duplicates not counted."""
+        self.late_ns = 0
+        """The last time that a batch of a generation that was sealed tells of, by the tracer's clock: up to it something is not in the ring."""
         self._max_strings_bytes = max_strings_bytes
         self._sealed_through = 0
         self._left = 0
@@ -490,6 +492,8 @@ class Stream:
         )
 
     def _count_late(self, header: Header) -> None:
+        if header.type in _OF_A_GENERATION:
+            self.late_ns = max(self.late_ns, header.last_ns)
         if header.type is BatchType.RECORDS and header.generation >= self._record_from:
             late = self._book.late(header)
             self.records += late

@@ -378,6 +378,22 @@ def test_machine_memory_stays_below_the_cap_when_a_tracer_never_advances() -> No
     assert any("past the cap" in error for error in bench.machine.status(bench.now).errors)
 
 
+def test_machine_horizon_is_behind_what_came_late_of_a_generation_that_grew_past_the_cap() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=0, max_generation_bytes=1 << 10))
+    peer = Peer(bench)
+    peer.open(1)
+    for n in range(4):
+        peer.records(n, 1, 1 << 10)
+        bench.tick(MS)
+    before = bench.machine.view(bench.now, 0)
+    peer.records(4, 1, 1 << 10)
+    after = bench.machine.view(bench.now, 0)
+    (generation,) = bench.sealed()
+    assert (generation.seal, generation.complete) == (Seal.OVERFLOW, False)
+    assert after.streams[0].ledger.late == before.streams[0].ledger.late + 1
+    assert after.horizon_ns == after.streams[0].horizon_ns == bench.now > before.horizon_ns
+
+
 def test_machine_gaps_are_bounded_and_the_oldest_given_up() -> None:
     bench = Bench()
     peer = Peer(bench)
