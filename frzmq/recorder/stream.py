@@ -241,7 +241,7 @@ class Stream:
     def stored_records(self) -> dict[int, Ranges]:
         """By writer: the indices of its records that have a place, or are open."""
         stored: dict[int, Ranges] = {}
-        for writer, end in self._book.settled():
+        for writer, end in self._book.placed().items():
             stored.setdefault(writer, Ranges()).add(0, end)
         for generation in self._open:
             for writer, received in generation.received.items():
