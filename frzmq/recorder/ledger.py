@@ -75,6 +75,8 @@ class Book:
         self._from_birth = from_birth
         self._ends = dict(ends)
         self._spans: dict[int, _Span] = {}
+        self._before: dict[int, int] = {}
+        """By writer: where it was when the recorder was switched off."""
         self._counts: dict[int, _Counts] = {}
         self._total = _Counts()
         self.forgotten = 0
@@ -169,6 +171,8 @@ class Book:
         """The recorder is off: of what the writers do meanwhile nothing is counted."""
         self._from_birth = False
         self._ends = {}
+        before = self._before | dict(self.settled())
+        self._before = dict(list(before.items())[-MAX_WRITERS:])
         self._spans = {}
 
     # --- what is known
@@ -176,6 +180,10 @@ class Book:
     def settled(self) -> Iterator[tuple[int, int]]:
         """``(writer, the index below which its records have their places)``"""
         return ((writer, span.settled) for writer, span in self._spans.items())
+
+    def placed(self) -> dict[int, int]:
+        """The same, also of what was before the recorder was off."""
+        return self._before | dict(self.settled())
 
     def places(self, opened: int) -> Places:
         """Of all writers, with so many records in open generations."""

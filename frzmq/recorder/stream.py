@@ -97,6 +97,8 @@ class Stream:
         """The table grew past its bound, and what came then was not kept."""
         self.records = 0
         """Received, duplicates not counted."""
+        self.late_ns = 0
+        """The last time that a batch of a generation that was sealed tells of, by the tracer's clock: up to it something is not in the ring."""
         self._max_strings_bytes = max_strings_bytes
         self._sealed_through = 0
         self._left = 0
@@ -241,7 +243,7 @@ class Stream:
     def stored_records(self) -> dict[int, Ranges]:
         """By writer: the indices of its records that have a place, or are open."""
         stored: dict[int, Ranges] = {}
-        for writer, end in self._book.settled():
+        for writer, end in self._book.placed().items():
             stored.setdefault(writer, Ranges()).add(0, end)
         for generation in self._open:
             for writer, received in generation.received.items():
@@ -492,6 +494,8 @@ class Stream:
         )
 
     def _count_late(self, header: Header) -> None:
+        if header.type in _OF_A_GENERATION:
+            self.late_ns = max(self.late_ns, header.last_ns)
         if header.type is BatchType.RECORDS and header.generation >= self._record_from:
             late = self._book.late(header)
             self.records += late

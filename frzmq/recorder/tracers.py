@@ -85,6 +85,17 @@ class Tracer:
         begin_ns = min(generation.first_ns + self.offset_ns, now_ns)
         return Kept(generation, begin_ns, max(begin_ns, min(generation.last_ns + self.offset_ns, now_ns)))
 
+    def horizon_ns(self, kept: tuple[Kept, ...]) -> int:
+        """From when on the stream is complete: the begin of the oldest generation that has, like all after it, lost nothing; when the newest is not complete
+        itself, its end, or that of what came of it when it was sealed. 0: nothing is held."""
+        horizon = 0
+        for k in reversed(kept):
+            if not k.generation.complete or k.generation.lost:
+                late_ns = min(self.stream.late_ns + self.offset_ns, self.heard_ns)
+                return horizon or max(k.end_ns, late_ns, 1)
+            horizon = max(k.begin_ns, 1)
+        return horizon
+
     def view_stuck(self, kept: tuple[Kept, ...], tail: Tail | None, now_ns: int) -> StreamView:
         """With what is open, as incomplete, and what its buffer held. The stream itself stays as it is: a tracer that goes on sends all of that."""
         stream = copy.deepcopy(self.stream)
@@ -107,7 +118,7 @@ class Tracer:
             ledger=self.stream.ledger(),
             offset_ns=self.offset_ns,
             rtt_ns=self.heartbeat.rtt_ns,
-            horizon_ns=horizon_ns(kept),
+            horizon_ns=self.horizon_ns(kept),
             answer=answer,
             stored_through=stored_through,
             gaps=gaps,
@@ -137,7 +148,7 @@ class Tracer:
             evicted=ledger.evicted,
             missing=ledger.missing,
             torn=ledger.torn,
-            horizon_ns=horizon_ns(kept),
+            horizon_ns=self.horizon_ns(kept),
             agent_cpu_ns=self.heartbeat.agent_cpu_ns,
             agent_errors=self.heartbeat.errors,
             joined_ns=self.joined_ns,
@@ -156,17 +167,6 @@ class Tracer:
         return dataclasses.replace(status, writers=rows, other_writers=others)
 
 
-def horizon_ns(kept: tuple[Kept, ...]) -> int:
-    """From when on a stream is complete: the begin of the oldest generation that has, like all after it, lost nothing; the end of the newest when that
-    is not complete itself. 0: nothing is held."""
-    horizon = 0
-    for k in reversed(kept):
-        if not k.generation.complete or k.generation.lost:
-            return horizon or max(k.end_ns, 1)
-        horizon = max(k.begin_ns, 1)
-    return horizon
-
-
 def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
     """From when on all streams together are complete. One of which nothing is gone yet was complete from its begin: before it there was nothing of it to lose.
     0: nothing is held."""
@@ -177,7 +177,7 @@ def whole_horizon_ns(parts: Iterable[tuple[Tracer, tuple[Kept, ...]]]) -> int:
         ledger = tracer.stream.ledger()
         begins.append(max(kept[0].begin_ns, 1))
         if ledger.recorded > ledger.held + ledger.open or not all(k.generation.complete for k in kept):
-            limits.append(horizon_ns(kept))
+            limits.append(tracer.horizon_ns(kept))
     return max(limits, default=min(begins, default=0))
 
 

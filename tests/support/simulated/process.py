@@ -125,6 +125,7 @@ class Process:
         self._local = SimpleNamespace()
         self._asked: deque[Event] = deque()
         self._taken: dict[int, int] = {}
+        self._stopped_at: dict[int, int] = {}
         self._open_at: dict[int, int] = {}
         self._carried: dict[int, tuple[int, int]] = {}
         self._stalled_until_ns = 0
@@ -318,7 +319,9 @@ class Process:
                 self.world.note(self.name, f"stops: {reason}")
                 self.program.recording = False
                 self.session = b"", 0
-                self.first_incarnation[self.machine.incarnation + 1] = dict(self._taken)
+                # it comes back as the next, or as the same: of a recorder that has forgotten it
+                self._stopped_at = dict(self._taken)
+                self.first_incarnation[self.machine.incarnation + 1] = self._stopped_at
             case ResumeRecording():
                 self.program.recording = True
             case Close():
@@ -368,7 +371,8 @@ class Process:
 
     def _note_generation(self, asked: CutTo, cut: Cut) -> None:
         if asked.carry:
-            self._open_at = dict(self.first_incarnation[self.machine.incarnation])
+            self.first_incarnation[self.machine.incarnation] = self._stopped_at
+            self._open_at = dict(self._stopped_at)
         now = {row.writer: (self._open_at.get(row.writer, 0), row.next_index) for row in cut.writers}
         if asked.carry:
             self._carried = now

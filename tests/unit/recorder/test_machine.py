@@ -41,7 +41,7 @@ from frzmq.recorder.machine import ACK_EVERY_BYTES, RecorderMachine
 from frzmq.recorder.tail import Run, Tail
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
 from frzmq.wire.chunk import FileHeader, layout_for
-from frzmq.wire.ledger import WriterLedger
+from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import (
     MAX_GAPS,
     Ack,
@@ -380,6 +380,22 @@ def test_machine_memory_stays_below_the_cap_when_a_tracer_never_advances() -> No
     assert any("past the cap" in error for error in bench.machine.status(bench.now).errors)
 
 
+def test_machine_horizon_is_behind_what_came_late_of_a_generation_that_grew_past_the_cap() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, max_bytes=0, max_generation_bytes=1 << 10))
+    peer = Peer(bench)
+    peer.open(1)
+    for n in range(4):
+        peer.records(n, 1, 1 << 10)
+        bench.tick(MS)
+    before = bench.machine.view(bench.now, 0)
+    peer.records(4, 1, 1 << 10)
+    after = bench.machine.view(bench.now, 0)
+    (generation,) = bench.sealed()
+    assert (generation.seal, generation.complete) == (Seal.OVERFLOW, False)
+    assert after.streams[0].ledger.late == before.streams[0].ledger.late + 1
+    assert after.horizon_ns == after.streams[0].horizon_ns == bench.now > before.horizon_ns
+
+
 def test_machine_gaps_are_bounded_and_the_oldest_given_up() -> None:
     bench = Bench()
     peer = Peer(bench)
@@ -466,6 +482,26 @@ def test_machine_records_that_come_while_the_buffer_is_read_are_there_once() -> 
     assert (sealed.seal, sealed.records, sealed.batches) == (Seal.DEATH, 3, 2)
     ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
     assert (ledger.recorded, ledger.held, ledger.balanced) == (3, 3, True)
+
+
+def test_machine_tail_holds_nothing_again_that_was_there_before_the_recorder_was_off() -> None:
+    bench = Bench()
+    peer = Peer(bench, shared=True)
+    peer.open(1)
+    peer.records(0, 2)
+    peer.end(1, 0, 2)
+    bench.ask(StopRequest(1))
+    bench.ask(StartRequest(2))
+    peer.open(2)
+    bench.give(TracerDied(b"p" * 16))
+    asked = bench.tick(DEATH_GRACE_NS)
+    [stored] = [i.stored for i in asked if isinstance(i, ReadTail)]
+    assert {writer: records.ranges() for writer, records in stored.items()} == {1: [(0, 2)]}
+    header = FileHeader(42, b"p" * 16, 1, layout_for(256 << 10), 1, 1, 1)
+    # a writer that rested since has no cut in its chunk
+    run = Run(2, 1, 0, 3, bench.now, bench.now + 3, RECORD * 3)
+    bench.give(TailRead(b"p" * 16, Tail(header, (), (run,), (), ())))
+    assert bench.machine.view(bench.now, 0).streams[0].ledger == Ledger(3, held=1, evicted=2)
 
 
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
