@@ -229,8 +229,9 @@ def ask(address: str, key: str | None, *, asked: bool) -> Recorder:
                 best = min(best or (rtt_ns, 0), (rtt_ns, status.now_ns - sent_ns - rtt_ns // 2))
     except ControlError as error:
         # the key of a program that only records is told no more than that
-        takes = error.code is ControlCode.DENIED and key is not None and _takes_records(endpoints, read_client_key(key))
-        return Recorder(address, asked, str(error), takes_records=takes)
+        denied = error.code is ControlCode.DENIED
+        takes = denied and key is not None and _takes_records(endpoints, read_client_key(key))
+        return Recorder(address, asked, str(error), denied=denied, takes_records=takes)
     assert best is not None
     return Recorder(address, asked, "", status, *best)
 

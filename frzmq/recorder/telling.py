@@ -43,6 +43,10 @@ class Telling:
 
     def note_error(self, text: str) -> None:
         self._first_error = self._first_error or text
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """What is no fault of the recording."""
         if text not in self._errors:
             self._errors = [*self._errors, text][-MAX_ERRORS:]
 
@@ -88,6 +92,7 @@ class Telling:
             records_per_s=(self.records - records) * 10**9 // passed_ns,
             bytes_per_s=(self.frame_bytes - size_bytes) * 10**9 // passed_ns,
             rejected_frames=self.rejected_frames,
+            more=self.machine.tracers - len(tracers),
             snapshots=control.snapshots,
             flushes=control.flushes,
             reports=control.incidents.reports,

@@ -122,6 +122,7 @@ class Worker:
         self._keys = keys
         self._keys_every_ns = config.heartbeat_ns // 4
         self._keys_at_ns = 0
+        self._refused_told = 0
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
         store = SnapshotStore(config.store)
@@ -211,8 +212,9 @@ class Worker:
                 os.read(self._wake_fd, 4096)
         if self._parent_fd is not None and self._parent_fd in ready:
             self._read_parent(self._parent_fd)
-        if self._keys is not None:
-            self._look_at_keys(self._keys, time.monotonic_ns())
+        with self._faultless("keys"):
+            if self._keys is not None:
+                self._look_at_keys(self._keys, time.monotonic_ns())
         with self._faultless("door"):
             if self._door.turn(ready, time.monotonic_ns()):
                 self._machine.note_error("no file descriptors for more connections: wanted more of them (LimitNOFILE=)")
@@ -326,6 +328,13 @@ class Worker:
         if now_ns < self._keys_at_ns:
             return
         self._keys_at_ns = now_ns + self._keys_every_ns
+        refused = self._sockets.refused
+        if refused.bit_length() > self._refused_told.bit_length():
+            # the 1st, 2nd, 4th, 8th ...: not a line for each
+            self._refused_told = refused
+            self._machine.telling.note(
+                f"keys: {refused} handshakes refused, the last of public key {self._sockets.refused_last[:8]}..."
+            )
         try:
             before = keys.refresh()
         except ConfigError as error:

@@ -79,6 +79,7 @@ from frzmq.wire.messages import (
 MAX_WAIT_MS: Final = 1_000
 RETRY_MS: Final = 500
 """Until sockets are tried again for which there were no file descriptors."""
+REFUSAL_NS: Final = 60_000_000_000
 REFRESH_NS: Final = 1_000_000_000
 """The percentiles of triggers are so old at the most, while the agent is awake."""
 START_S: Final = 1.0
@@ -129,6 +130,7 @@ class Agent:
         self._errors = self._ignored = 0
         self._error = ""
         self._not_taken = ""
+        self._refusal_ns = 0
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
 
@@ -379,9 +381,13 @@ class Agent:
                 self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
 
     def _take_refusal(self, reason: str) -> None:
-        """Said once, in the program's log: nothing of this process is kept while it is so."""
-        if reason and reason != self._not_taken:
-            self._not_taken = reason
+        """Said in the program's log, not oftener than once in REFUSAL_NS whatever a recorder says: nothing of this process is kept while it is so."""
+        if not reason or reason == self._not_taken:
+            return
+        self._not_taken = reason
+        now_ns = monotonic_ns()
+        if now_ns >= self._refusal_ns:
+            self._refusal_ns = now_ns + REFUSAL_NS
             warn_not_taken(reason)
 
     def _take_triggers(self, text: str) -> None:

@@ -348,10 +348,10 @@ def address() -> str | None:
     return config.recorder if config is not None else None
 
 
-def key_file() -> str | None:
-    """As configured, for requests to that recorder."""
+def key() -> ClientKey | str | None:
+    """For requests to that recorder: as it was read when the recording began, which a process that has another user by now could not do; else the file."""
     config = _runtime.config
-    return config.key if config is not None else None
+    return _runtime.key or (config.key if config is not None else None)
 
 
 def flush(timeout_s: float) -> bool:

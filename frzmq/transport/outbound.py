@@ -27,6 +27,7 @@ class TracerSockets:
     """The two sockets of a tracer, in the hands of the one thread that made them. ``key``: for a recorder on tcp that has keys."""
 
     def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, key: ClientKey | None = None) -> None:
+        self._address = endpoints.address
         self._context = new_context()
         self._push = push_socket(self._context, hwm)
         self._dealer = dealer_socket(self._context)
@@ -87,7 +88,8 @@ class TracerSockets:
     @property
     def problem(self) -> str:
         """Why the recorder does not take this tracer, for people; "": it does, or is not there."""
-        return next((connection.problem for connection in self._connections if connection.problem), "")
+        problem = next((connection.problem for connection in self._connections if connection.problem), "")
+        return problem and f"{self._address} {problem}"
 
     def close(self, linger_ms: int = 0) -> bool:
         """Close both, giving what was sent up to ``linger_ms`` to leave; True when all of it was closed in time."""
@@ -117,7 +119,7 @@ class ClientSocket:
 
     @property
     def problem(self) -> str:
-        """Why the recorder does not take this client, for people; "": it does, or is not there."""
+        """Why the recorder does not take this client, for people, behind its address; "": it does, or is not there."""
         return self._connection.problem
 
     def send(self, message: bytes, timeout_ms: int) -> bool:

@@ -289,7 +289,7 @@ class Connection:
         self.monitor: Socket = socket.get_monitor_socket(_HANDSHAKES)
         self.connected = False
         self.problem = ""
-        """Why the recorder does not take this client, for people; "": it does, or is not there."""
+        """Why the recorder does not take this client, for people, behind its address; "": it does, or is not there."""
         self._failures = 0
         self._again_at = 0.0
         socket.connect(endpoint)
@@ -319,10 +319,10 @@ class Connection:
             # libzmq tries again; one alone may be a recorder that ended meanwhile
             self._failures += 1
             if self._failures > 1:
-                self.problem = f"{self._endpoint} {self._mismatch()}"
+                self.problem = self._mismatch()
 
     def _refused(self, why: str) -> None:
-        self.problem = f"{self._endpoint} {why}"
+        self.problem = why
         self._again_at = time.monotonic() + RETRY_REFUSED_S
 
     def _mismatch(self) -> str:
@@ -357,6 +357,9 @@ class RecorderSockets:
         self._zap: Socket | None = None
         self._peers: dict[int, str] = {}
         """The public keys of those that were heard, by the file descriptors of their connections."""
+        self.refused = 0
+        """Handshakes; of the last the public key:"""
+        self.refused_last = ""
         try:
             if admission is not None:
                 _need_curve()
@@ -406,7 +409,11 @@ class RecorderSockets:
 
     def _admit(self, domain: Domain, key: bytes) -> str:
         public: str = zmq.utils.z85.encode(key).decode("ascii")
-        return public if self._admission is not None and self._admission.admits(domain, public) else ""
+        if self._admission is not None and self._admission.admits(domain, public):
+            return public
+        self.refused += 1
+        self.refused_last = public
+        return ""
 
     def receive(self, socket: Socket) -> list[Received]:
         """Up to 64 waiting messages of the link, or of control."""
@@ -452,7 +459,8 @@ class RecorderSockets:
             self._cut(fd)
 
     def _cut(self, fd: int) -> None:
-        """Where the number has become that of another peer's connection, that one connects again, and nothing is lost."""
+        """Where the number has become that of another peer's connection, that one connects again: a tracer loses nothing, a client's request may have to be
+        asked anew."""
         self._peers.pop(fd, None)
         close_connection(fd, self._endpoints)
 

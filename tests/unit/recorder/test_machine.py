@@ -387,9 +387,9 @@ def test_machine_horizon_is_behind_what_came_late_of_a_generation_that_grew_past
     for n in range(4):
         peer.records(n, 1, 1 << 10)
         bench.tick(MS)
-    before = bench.machine.view(bench.now, 0)
+    before = bench.machine.telling.view(bench.now, 0)
     peer.records(4, 1, 1 << 10)
-    after = bench.machine.view(bench.now, 0)
+    after = bench.machine.telling.view(bench.now, 0)
     (generation,) = bench.sealed()
     assert (generation.seal, generation.complete) == (Seal.OVERFLOW, False)
     assert after.streams[0].ledger.late == before.streams[0].ledger.late + 1
@@ -501,7 +501,7 @@ def test_machine_tail_holds_nothing_again_that_was_there_before_the_recorder_was
     # a writer that rested since has no cut in its chunk
     run = Run(2, 1, 0, 3, bench.now, bench.now + 3, RECORD * 3)
     bench.give(TailRead(b"p" * 16, Tail(header, (), (run,), (), ())))
-    assert bench.machine.view(bench.now, 0).streams[0].ledger == Ledger(3, held=1, evicted=2)
+    assert bench.machine.telling.view(bench.now, 0).streams[0].ledger == Ledger(3, held=1, evicted=2)
 
 
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
