@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from support.keyed import VIEWER, Keyed, keyed_recorder
-from support.loads import until
 from support.programs import Program
 from support.raw_tracer import RawTracer
 from support.recorder_process import DEADLINE_S, recorder_process
+from support.until import until
 
 import frzmq
 from frzmq.cli import main
