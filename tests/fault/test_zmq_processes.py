@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from support.loads import taken, until, until_state
+from support.loads import taken, until_state
 from support.programs import DEADLINE_S, Program, environment
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 

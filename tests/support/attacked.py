@@ -20,7 +20,7 @@ from frzmq.transport.addresses import Endpoints, parse_address
 from frzmq.wire.messages import Status, TracerStatus
 from support.programs import Program
 from support.recorder_process import RecorderProcess, recorder_process
-from support.servers import until
+from support.until import until
 
 HONEST = """
 import select, sys

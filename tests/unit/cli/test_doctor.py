@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from support.keyed import keyed_recorder
-from support.loads import until
 from support.recorder_process import recorder_process
+from support.until import until
 
 from frzmq.cli import main
 from frzmq.doctor import look as module
