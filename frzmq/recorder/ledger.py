@@ -4,7 +4,7 @@ The recorder knows of a record by the batch that brought it or, once its generat
 whose indices are beyond it. What is still in the tracer or under way is not known. Where a writer's indices begin for it:
 
 - of a tracer that it met as it began, and has heard ever since, at 0: what never came is ``missing``;
-- of a further incarnation, where the one before ended: what was under way as that was stopped is ``missing``;
+- of a further incarnation, where the one before ended: what was under way as that was stopped, and nobody told of, is ``missing``;
 - else (an earlier recorder had the tracer, or this one was off) at the first that is told: what was before is not counted.
 """
 
@@ -24,7 +24,7 @@ MAX_WRITERS: Final = 1024
 MAX_HOLES: Final = 16
 """Ranges of a writer that are missing and may come late; of those below it is forgotten which they are, not how many."""
 _COUNT: Final = Struct("<QQ")
-_NOTHING: Final = Ranges()
+NOTHING: Final = Ranges()
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Book:
         lost = 0
         counted = []
         for writer in received.keys() | rows.keys():
-            came = received.get(writer, _NOTHING)
+            came = received.get(writer, NOTHING)
             row = rows.get(writer)
             if row is None and not came:
                 # batches of which the records are gone, and nothing says how many they were
@@ -207,7 +207,7 @@ class Book:
     def _span(self, writer: int, first: int) -> _Span:
         span = self._spans.pop(writer, None)
         if span is None:
-            at = 0 if self._from_birth else min(self._ends.pop(writer, first), first)
+            at = 0 if self._from_birth else self._ends.pop(writer, first)
             span = _Span(at, at)
         self._spans[writer] = span
         if len(self._spans) > MAX_WRITERS:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from frzmq.errors import WireError
 from frzmq.recorder.events import Seal, SealedGeneration
-from frzmq.recorder.ledger import Book
+from frzmq.recorder.ledger import NOTHING, Book
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.ring import OVERHEAD_BYTES
 from frzmq.recorder.tail import Run, Tail
@@ -21,6 +21,7 @@ from frzmq.wire.batch import (
     WriterEnd,
     decode_end_mark,
     encode_batch,
+    encode_end_mark,
     encode_opening,
     where,
 )
@@ -114,6 +115,7 @@ class Stream:
         self._string_ids = Ranges()
         self._next_index: dict[int, int] = {}
         self._book = Book(young, ends)
+        self._ends = ends if not young else {}
         self._dropped = self._duplicate = self._rejected = self._torn = 0
 
     # --- what came
@@ -179,6 +181,7 @@ class Stream:
     def discard_before(self, generation: int) -> None:
         """What comes of earlier generations is not recorded: the recorder is off. Nothing is open."""
         self._record_from = generation
+        self._ends = {}
         self._book.interrupt()
 
     def count_evicted(self, generation: SealedGeneration) -> None:
@@ -410,7 +413,9 @@ class Stream:
         here.charged_bytes += charged
         self.open_bytes += charged
         if mark is not None:
-            here.mark, here.mark_body, here.mark_batches = mark, data[HEADER_SIZE:], header.count
+            clipped = self._without_what_came_before(mark, here)
+            here.mark, here.mark_batches = clipped, header.count
+            here.mark_body = data[HEADER_SIZE:] if clipped is mark else encode_end_mark(clipped)
             return
         here.frames.append((header.tseq, data))
         if header.type is BatchType.OPEN:
@@ -425,6 +430,19 @@ class Stream:
         end = header.first_index + header.count
         here.received.setdefault(header.writer, Ranges()).add(header.first_index, end)
         _remember(self._next_index, header.writer, max(end, self._next_index.get(header.writer, 0)))
+
+    def _without_what_came_before(self, mark: EndMark, here: _Open) -> EndMark:
+        """A tracer that was stopped does not know what had come: its next incarnation's mark may tell of it as lost."""
+        rows = []
+        for row in mark.writers:
+            came = here.received.get(row.writer, NOTHING)
+            end = min(self._ends.get(row.writer, 0), came.start if came else row.next_index)
+            if end > row.first_index:
+                overwritten = tuple((max(a, end), b) for a, b in row.overwritten if b > end)
+                row = replace(row, first_index=end, overwritten=overwritten)
+            rows.append(row)
+        clipped = EndMark(tuple(rows))
+        return clipped if clipped != mark else mark
 
     def _take_other(self, header: Header, data: bytes) -> None:
         if header.type is BatchType.STRINGS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from frzmq.tracer.slices import Slice
 from frzmq.wire.batch import MAX_BODY_BYTES, EndMark, Opening, WriterEnd, encode_opening
@@ -20,6 +21,7 @@ class GenerationBook:
         """By writer: above the last record that was stamped."""
         self._carried: dict[int, WriterEnd] = {}
         self._lost: dict[int, list[Range]] = {}
+        self._given_up: dict[int, list[Range]] = {}
 
     def stamp(self, taken: Slice) -> None:
         self.batches += 1
@@ -29,15 +31,33 @@ class GenerationBook:
         """These were stamped, and overwritten before they were sent again."""
         self._lost.setdefault(writer, []).append((first_index, first_index + count))
 
+    def give_up(self, ranges: Iterable[tuple[int, Range]]) -> None:
+        """The recorder takes no more of this incarnation: these, ``(writer, range)``, were under way. They, and what of the open generation its end mark
+        would have said, are lost, and the next incarnation says so."""
+        for writer, lost in ranges:
+            self._given_up.setdefault(writer, []).append(lost)
+        told = ((row.writer, row.overwritten) for row in self._carried.values())
+        for writer, untold in (*self._lost.items(), *told):
+            if untold:
+                self._given_up.setdefault(writer, []).extend(untold)
+        self._carried, self._lost = {}, {}
+
     def carry(self, rows: tuple[WriterEnd, ...]) -> None:
-        """Begins with what was recorded before: ``rows`` are of that, as a cut gives them. What an earlier incarnation sent of it is not meant."""
+        """Begins with what was recorded before: ``rows`` are of that, as a cut gives them. What an earlier incarnation sent of it is meant only where it was
+        given up."""
         sent, self._next = self._next, {}
+        given_up, self._given_up = self._given_up, {}
         self.batches = 0
         self._lost = {}
         self._carried = {}
         for row in rows:
             first = min(max(row.first_index, sent.get(row.writer, 0)), row.next_index)
-            self._carried[row.writer] = dataclasses.replace(row, first_index=first)
+            lost = sorted([*row.overwritten, *given_up.pop(row.writer, ())])
+            first = min([first, *(start for start, _ in lost)])
+            self._carried[row.writer] = dataclasses.replace(row, first_index=first, overwritten=tuple(lost))
+        for writer, ranges in given_up.items():
+            lost = sorted(ranges)
+            self._carried[writer] = WriterEnd(writer, lost[0][0], max(end for _, end in lost), 0, tuple(lost))
 
     def end(self, rows: tuple[WriterEnd, ...]) -> tuple[int, EndMark]:
         """``(batches, end mark)``; the next generation begins."""

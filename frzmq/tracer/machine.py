@@ -438,6 +438,7 @@ class TracerMachine:
     def _forget_all(self) -> None:
         """The recorder takes no more of this incarnation."""
         self._refused = self._more = self._strings_wanted = False
+        self._book.give_up(self._outbox.records())
         self._release(self._outbox.clear())
         self._fresh = True
         self._boot_id, self._nonce = b"", 0

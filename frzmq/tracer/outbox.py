@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from frzmq.tracer.events import ReadSlices, SendFrame
 from frzmq.tracer.slices import Slice
-from frzmq.wire.batch import COALESCE_BYTES, HEADER_SIZE, Header, encode_batch
+from frzmq.wire.batch import COALESCE_BYTES, HEADER_SIZE, BatchType, Header, decode_end_mark, encode_batch
 from frzmq.wire.messages import Ack
 
 ENTRY_BYTES: Final = 512
@@ -35,6 +35,8 @@ class _Entry:
     """None: it was sent; `slice` says where the buffer has it."""
     slice: Slice | None = None
     sent: bool = False
+    gone: int = 0
+    """Records that it had when it was put in, and that were overwritten."""
     proof: int = 0
     """Once sent: when a batch with this tseq or a later one is there, and this is not, it is lost."""
 
@@ -165,6 +167,7 @@ class Outbox:
             if body is None:
                 gone.append(entry.header)
                 self.lost_records += entry.header.count
+                entry.gone = entry.header.count
                 entry.body = b""
                 entry.header = dataclasses.replace(entry.header, count=0, last_ns=entry.header.base_ns)
         return gone
@@ -230,6 +233,17 @@ class Outbox:
             entry.sent = False
         self._waiting = deque(sorted([*again, *self._waiting], key=lambda entry: entry.header.tseq))
         self.resent += len(again)
+
+    def records(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Of which nobody has said that they arrived, or were told of as overwritten: ``(writer, range)``."""
+        for entry in self._unacked.values():
+            header = entry.header
+            if header.type is BatchType.RECORDS:
+                yield header.writer, (header.first_index, header.first_index + header.count + entry.gone)
+            elif header.type is BatchType.END:
+                yield from (
+                    (row.writer, lost) for row in decode_end_mark(entry.body or b"").writers for lost in row.overwritten
+                )
 
     def clear(self) -> list[ChunkUse]:
         """Nothing of it will be sent any more. Returns what may be released."""

@@ -34,7 +34,7 @@ class Places:
     evicted: int = unsigned(64, 0)
     """They were in the ring."""
     overwritten: int = unsigned(64, 0)
-    """The tracer lost them before it could send them, and said so."""
+    """The tracer lost them before they had arrived, for want of memory or as it was stopped, and said so."""
     missing: int = unsigned(64, 0)
     """They did not arrive, and nobody says why."""
     late: int = unsigned(64, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +78,11 @@ class Oracle:
     dropped: int = 0
     carried: tuple[WriterEnd, ...] = ()
     lost: dict[int, set[int]] = field(default_factory=dict)
+    gone: dict[int, int] = field(default_factory=dict)
+    """By tseq: the records of a batch that goes without them."""
+    marks: dict[int, EndMark] = field(default_factory=dict)
+    gave_up: dict[int, set[int]] = field(default_factory=dict)
+    """By writer: what was under way as the recorder stopped it, and is to be told of."""
     flush_asked: int = 0
     flushes: dict[int, int] = field(default_factory=dict)
     hello_at: int = 0
@@ -274,6 +280,17 @@ class Oracle:
 
     def stop(self, reason: str, rejoin_at: int | None) -> list[Any]:
         self.stopped, self.state, self.fresh, self.rejoin_at = True, "stopped", True, rejoin_at
+        for tseq in self.waiting():
+            header = self.headers[tseq]
+            if header.type is BatchType.RECORDS:
+                end = header.first_index + header.count + self.gone.get(tseq, 0)
+                self.give_up(header.writer, range(header.first_index, end))
+            for row in self.marks[tseq].writers if tseq in self.marks else ():
+                for lost in row.overwritten:
+                    self.give_up(row.writer, range(*lost))
+        for writer, untold in self.lost.items():
+            self.give_up(writer, untold)
+        self.lost = {}
         in_use = {(self.slices[t].chunk, self.slices[t].serial): t for t in self.waiting() if t in self.slices}
         out: list[Any] = [ev.Release(*key) for key in in_use if key in self.finals]
         out = sorted(out, key=lambda r: next(t for t in self.waiting() if self.is_of(t, r)))
@@ -311,6 +328,9 @@ class Oracle:
         done = [t for t in self.flushes if t < min(self.waiting(), default=1 << 62)]
         return out + [ev.CompleteFlush(self.flushes.pop(t), ok=True) for t in sorted(done)]
 
+    def give_up(self, writer: int, indices: Iterable[int]) -> None:
+        self.gave_up.setdefault(writer, set()).update(indices)
+
     def releases(self, tseq: int) -> list[Any]:
         piece = self.slices.get(tseq)
         if piece is None:
@@ -341,6 +361,7 @@ class Oracle:
                 header = self.headers[tseq]
                 self.bodies[tseq] = b""
                 self.headers[tseq] = replace(header, count=0)
+                self.gone[tseq] = header.count
                 if header.generation == self.generation:
                     first = header.first_index
                     self.lost.setdefault(header.writer, set()).update(range(first, first + header.count))
@@ -374,7 +395,13 @@ class Oracle:
         self.strings(event.strings, now)
         if self.fresh:
             first = min([event.at_ns, *(s.base_ns for s in event.slices if s.count)])
-            self.fresh, self.generation, self.carried, self.lost = False, self.wanted, event.writers, {}
+            # what was given up is lost of this generation
+            self.fresh, self.generation, self.carried = False, self.wanted, event.writers
+            self.lost, self.gave_up = self.gave_up, {}
+            rests = self.lost.keys() - {row.writer for row in event.writers}
+            self.carried += tuple(
+                WriterEnd(writer, min(lost), max(lost) + 1, 0) for writer, lost in self.lost.items() if writer in rests
+            )
             self.kept_from = self.generation
             self.stamp(BatchType.OPEN, self.generation, encode_opening(event.opening), first)
             return self.records(event.slices, self.generation)
@@ -387,7 +414,9 @@ class Oracle:
                 if h.type is BatchType.RECORDS and h.generation == old and h.incarnation == self.incarnation
             ]
         )
-        tseq = self.stamp(BatchType.END, old, encode_end_mark(self.end_mark(event.writers)), now, count=count)
+        mark = self.end_mark(event.writers)
+        tseq = self.stamp(BatchType.END, old, encode_end_mark(mark), now, count=count)
+        self.marks[tseq] = mark
         self.carried, self.lost = (), {}
         if self.flush_asked:
             self.flushes[tseq] = self.flush_asked
@@ -404,7 +433,10 @@ class Oracle:
         merged = {row.writer: row for row in self.carried}
         for row in rows:
             first = merged[row.writer].first_index if row.writer in merged else row.first_index
-            merged[row.writer] = replace(row, first_index=first)
+            merged[row.writer] = replace(row, first_index=min([first, *self.lost.get(row.writer, ())]))
+        for row in self.carried:
+            first = min([merged[row.writer].first_index, *self.lost.get(row.writer, ())])
+            merged[row.writer] = replace(merged[row.writer], first_index=first)
         return EndMark(tuple(replace(row, overwritten=self.ranges(row)) for row in merged.values()))
 
     def ranges(self, row: WriterEnd) -> tuple[tuple[int, int], ...]:

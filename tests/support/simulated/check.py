@@ -164,13 +164,17 @@ class Checker:
         counts = self._capture.counts[header.uuid]
         if ledger.recorded > sum(counts.values()):
             self._fail(seen, f"{sum(counts.values())} records were made, and its ledger knows of {ledger.recorded}")
-        overwritten = sum(len(t.overwritten - arrived[w]) for w, t in seen.process.buffer.truth.items())
+        first = seen.process.first_incarnation[seen.incarnation]
+        # what was under way as an earlier incarnation was stopped was given up
+        gone = {w: t.overwritten | set(range(first.get(w, 0))) for w, t in seen.process.buffer.truth.items()}
+        overwritten = sum(len(indices - arrived[w]) for w, indices in gone.items())
         if ledger.overwritten > overwritten:
             self._fail(seen, f"{overwritten} records were overwritten and did not come before: {ledger}")
         if header.state == "dead" and seen.tail is not None and seen.read and ledger.torn != seen.process.torn:
             self._fail(seen, f"{seen.process.torn} records were being written: {ledger}")
         if self._capture.at_rest and header.answer == "flushed" and not seen.was_off:
             self._exact(header, seen, counts, arrived)
+            self._none_silent(header, seen, counts)
         if self._capture.all and header.answer == "flushed" and header.horizon_ns:
             self._horizon(header, seen, present)
         promised = self._promised(header, seen)
@@ -186,9 +190,27 @@ class Checker:
         least = sum(count - first.get(w, count) for w, count in counts.items())
         most = sum(count - told[w] for w, count in counts.items())
         # the end marks of what was sealed before its time are not looked at
-        least = most if self._capture.roomy and not seen.went else least
+        least = most if self._capture.roomy and not seen.went and seen.incarnation == 1 else least
         if not least <= header.ledger.recorded <= most:
             self._fail(seen, f"there are {least} to {most} records since it came: {header.ledger}")
+
+    def _none_silent(self, header: StreamHeader, seen: Seen, counts: dict[int, int]) -> None:
+        """Below where the ledger of a writer begins all was acknowledged before, or came to this recorder by an earlier incarnation."""
+        acknowledged: Indices = defaultdict(set)
+        for (uuid, incarnation), other in self._capture.seen.items():
+            if uuid == header.uuid and incarnation < seen.incarnation:
+                for writer, records in other.received.items():
+                    acknowledged[writer] |= records
+        for session, sent in seen.process.sessions.items():
+            if session != (seen.boot_id, seen.nonce):
+                for writer, records in sent.acknowledged.items():
+                    acknowledged[writer] |= records
+        known = {row.writer: row.recorded for row in header.writers}
+        for writer, count in counts.items():
+            begin = count - known.get(writer, 0)
+            silent = [index for index in range(begin) if index not in acknowledged[writer]]
+            if silent:
+                self._fail(seen, f"of writer {writer} records {silent[:4]} to {silent[-1]} are told of nowhere")
 
     def _horizon(self, header: StreamHeader, seen: Seen, present: Indices) -> None:
         """What is said to be whole is whole."""
@@ -213,7 +235,8 @@ class Checker:
 
     def _generation(self, seen: Seen, info: GenerationInfo, records: list[Record]) -> None:
         """All of it, or a mark that it is not."""
-        belongs = seen.process.generations.get((seen.incarnation, info.generation))
+        key = seen.incarnation, info.generation
+        belongs = seen.process.generations.get(key)
         if belongs is None:
             if info.complete:
                 self._fail(seen, f"generation {info.generation} goes on, and is complete, it says")
@@ -222,7 +245,9 @@ class Checker:
         got = {(record.writer, record.writer_index) for record in records}
         if got - wanted and info.seal not in ("death", "stuck"):
             self._fail(seen, f"generation {info.generation} has {sorted(got - wanted)[:4]} of others")
-        if info.complete and len(wanted) != len(got) + info.lost:
+        untold = len(wanted) - len(got) - info.lost
+        # the first of an incarnation also tells of what was under way as the one before was stopped
+        if info.complete and (untold > 0 or (untold < 0 and key not in seen.process.carrying)):
             missing = sorted(wanted - got)[:4]
             self._fail(seen, f"generation {info.generation}, complete but for {info.lost}, lacks {missing}")
 

@@ -119,6 +119,8 @@ class Process:
         """Of each incarnation: by writer, the first record that is its."""
         self.generations: dict[tuple[int, int], dict[int, tuple[int, int]]] = {}
         """By incarnation and generation: by writer, which records belong to it."""
+        self.carrying: set[tuple[int, int]] = set()
+        """Of these the first of each incarnation."""
         self.flushes: dict[int, tuple[dict[int, int], int]] = {}
         self.on_flushed: Callable[[Process, dict[int, int], int, bool], None] = lambda *_: None
         self.on_end: Callable[[bytes], None] = lambda _: None
@@ -128,6 +130,7 @@ class Process:
         self._stopped_at: dict[int, int] = {}
         self._open_at: dict[int, int] = {}
         self._carried: dict[int, tuple[int, int]] = {}
+        self._carries = False
         self._stalled_until_ns = 0
         self._turn_at_ns: int | None = None
         self._parked = False
@@ -375,11 +378,14 @@ class Process:
             self._open_at = dict(self._stopped_at)
         now = {row.writer: (self._open_at.get(row.writer, 0), row.next_index) for row in cut.writers}
         if asked.carry:
-            self._carried = now
+            self._carried, self._carries = now, True
             return
         ended = self._carried | now
-        self.generations[self.machine.incarnation, self.machine.generation] = ended
-        self._carried = {}
+        key = self.machine.incarnation, self.machine.generation
+        self.generations[key] = ended
+        if self._carries:
+            self.carrying.add(key)
+        self._carried, self._carries = {}, False
         self._open_at |= {writer: end for writer, (_, end) in ended.items()}
 
     def _hello(self, said: SendHello) -> Hello:

@@ -39,7 +39,7 @@ from frzmq.recorder.incidents import COALESCE_NS
 from frzmq.recorder.joining import MAX_TRACERS
 from frzmq.recorder.machine import ACK_EVERY_BYTES, RecorderMachine
 from frzmq.recorder.tail import Run, Tail
-from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, encode_batch, encode_end_mark
+from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, decode_end_mark, encode_batch, encode_end_mark
 from frzmq.wire.chunk import FileHeader, layout_for
 from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import (
@@ -110,8 +110,8 @@ class Bench:
 class Peer:
     def __init__(self, bench: Bench, name: bytes = b"p", **hello: object) -> None:
         self.bench, self.name, self.generation, self.tseq = bench, name, 0, 0
-        fields: dict[str, object] = {"lock": True, "machine": "here", **hello}
-        self.hello = Hello(name * 16, 1, 1, 1, 42, "svc", 0, **fields)  # type: ignore[arg-type]
+        fields: dict[str, object] = {"generation": 0, "lock": True, "machine": "here", **hello}
+        self.hello = Hello(name * 16, 1, 1, 1, 42, "svc", **fields)  # type: ignore[arg-type]
         self.joined = bench.give(LinkReceived(name, self.hello))
         self.nonce = next(
             i.message.nonce for i in self.joined if isinstance(i, SendLink) and isinstance(i.message, Welcome)
@@ -781,6 +781,39 @@ def test_machine_what_a_stopped_tracer_had_under_way_is_missing_of_its_next_inca
     again, _ = bench.machine.status(bench.now, writers=True).tracers
     assert (again.recorded, again.missing, again.held, again.other_writers) == (7, 4, 3, 0)
     assert again.writers == (WriterLedger(7, held=3, missing=4, writer=1),)
+
+
+@pytest.mark.parametrize(
+    ("knows", "wanted"),
+    [
+        (True, WriterLedger(7, held=3, overwritten=4, writer=1)),
+        (False, WriterLedger(9, held=3, overwritten=6, writer=1)),
+    ],
+    ids=["same recorder", "another"],
+)
+def test_machine_what_a_stopped_tracer_gave_up_is_counted_once_by_whoever_it_joins(
+    knows: bool, wanted: WriterLedger
+) -> None:
+    """It does not know that two of the records that it gives up had come."""
+    bench = Bench()
+    peer = Peer(bench) if knows else Peer(bench, generation=1)
+    if knows:
+        peer.open(1)
+        peer.records(0, 5)
+        bench.give(FrameReceived(peer.batch(BatchType.RECORDS, b"r" * 8, writer=1, first_index=5, count=4) + b"fz"))
+        bench.tick(10 * S)
+        peer.hello = dataclasses.replace(peer.hello, incarnation=2, generation=1)
+        (welcome,) = (i for i in bench.give(LinkReceived(b"p", peer.hello)) if isinstance(i, SendLink))
+        assert isinstance(welcome.message, Welcome)
+        peer.nonce = welcome.message.nonce
+    peer.open(2)
+    peer.records(9, 3)
+    peer.end(1, 3, 12, (3, 9))
+    again = bench.machine.view(bench.now, 0).streams[-1]
+    assert again.writers == (wanted,)
+    assert again.sealed[0].lost == wanted.overwritten
+    [row] = decode_end_mark(again.sealed[0].end_mark).writers
+    assert (row.first_index, row.overwritten) == (9 - wanted.overwritten, ((9 - wanted.overwritten, 9),))
 
 
 def test_machine_status_has_the_writers_that_are_asked_for_as_far_as_a_message_holds_them() -> None:

@@ -283,6 +283,40 @@ def test_machine_stop_with_rejoin_comes_back_as_the_next_incarnation(joined: Ben
     assert {(b.header.incarnation, b.header.nonce) for b in joined.sent()} == {(2, 9)}
 
 
+def test_machine_next_incarnation_says_what_was_under_way_when_the_one_before_was_stopped(joined: Bench) -> None:
+    for chunk in range(3):
+        joined.record(chunk)
+        joined.tick()
+    # the first has come, of the second nobody knows, the third is here when the stop comes
+    joined.ack(3)
+    joined.give(LinkReceived(Stop("malformed", 50 * MS)))
+    joined.record(3)
+    joined.tick(50)
+    joined.join(2, nonce=9)
+    joined.sent()
+    joined.give(LinkReceived(Advance(3)))
+    [mark] = [decode_end_mark(b.body) for b in joined.sent() if b.header.type is BatchType.END]
+    assert mark.writers == (WriterEnd(1, 2, 8, 0, ((2, 6),)),)
+
+
+def test_machine_what_a_stopped_writer_had_under_way_is_said_also_when_it_rests(joined: Bench) -> None:
+    joined.record()
+    joined.give(LinkReceived(Advance(2)))
+    joined.give(LinkReceived(Stop("malformed", 50 * MS)))
+    for nonce in (9, 10):
+        joined.tick(50)
+        joined.join(joined.machine.generation + 1, nonce=nonce)
+        joined.sent()
+        # nor did its own end mark get there
+        joined.give(LinkReceived(Stop("malformed", 50 * MS)))
+    joined.tick(50)
+    joined.join(joined.machine.generation + 1, nonce=11)
+    joined.sent()
+    joined.give(LinkReceived(Advance(joined.machine.generation + 1)))
+    [mark] = [decode_end_mark(b.body) for b in joined.sent() if b.header.type is BatchType.END]
+    assert mark.writers == (WriterEnd(1, 0, 2, 0, ((0, 2),)),)
+
+
 def test_machine_silence_greets_again_and_the_same_welcome_goes_on(joined: Bench) -> None:
     assert joined.tick(5000) == [SendHello(1, 1, 7)]
     joined.record()
