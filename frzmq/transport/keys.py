@@ -88,7 +88,9 @@ def _check_private(path: str, status: os.stat_result) -> None:
 
 def name_of(values: dict[str, Any], where: str) -> str:
     """Of a client: what `check_name` takes. Raises ConfigError."""
-    return check_name(values.get("name"), where)
+    name = values.get("name")
+    # what stands there by mistake may be a secret
+    return check_name(name if isinstance(name, str) and _NAME.fullmatch(name) else None, where)
 
 
 def check_name(name: object, where: str) -> str:

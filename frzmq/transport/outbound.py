@@ -134,13 +134,11 @@ class ClientSocket:
         """One message, or None after the timeout, or when the recorder takes this client no more."""
         until = time.monotonic() + timeout_ms / 1000
         while not self.problem:
-            messages = receive_all(self._dealer, 1)
-            if messages:
-                return messages[0][-1]
-            left_ms = round((until - time.monotonic()) * 1000)
-            if left_ms <= 0:
+            ready = dict(self._poller.poll(max(0, round((until - time.monotonic()) * 1000))))
+            if self._dealer in ready:
+                return receive_all(self._dealer, 1)[0][-1]
+            if not ready:
                 return None
-            self._poller.poll(left_ms)
             self._connection.look()
         return None
 

@@ -39,7 +39,7 @@ WRITER = """
                 counts[thread] = n
                 if n % 500 == 0:
                     # a rest for the agent: what overtakes it is overwritten, which is another test's matter
-                    time.sleep(0.0005 * int(sys.argv[2]))
+                    time.sleep(0.005 * int(sys.argv[2]))
 
     frzmq.event("begin")
     frzmq.flush()
