@@ -7,12 +7,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 from frzmq.config import TracerConfig
 from frzmq.embedded import EmbeddedRecorder
 from frzmq.errors import ControlCode, ControlError, FrzmqError, SnapshotActiveError, SnapshotWriteError, StateError
 from frzmq.tracer import autostart, runtime
+
+if TYPE_CHECKING:
+    from frzmq.transport.keys import ClientKey
 
 JOIN_S: Final = 2.0
 """For this process to be known to a recorder that runs."""
@@ -133,7 +136,7 @@ class FlightRecorder:
             address = self._need_on("write_to")
             self._writing += 1
         try:
-            return _write_snapshot(address, self._tracer.key, _Counted(file), reason, last)
+            return _write_snapshot(address, runtime.key() or self._tracer.key, _Counted(file), reason, last)
         finally:
             with self._lock:
                 self._writing -= 1
@@ -236,7 +239,9 @@ class _Counted:
             rest = rest[taken:]
 
 
-def _write_snapshot(address: str, key: str | None, write: Callable[[bytes], object], reason: str, last_s: float) -> int:
+def _write_snapshot(
+    address: str, key: ClientKey | str | None, write: Callable[[bytes], object], reason: str, last_s: float
+) -> int:
     """Asks the recorder at ``address``; returns the size in bytes."""
     from frzmq.control.client import ControlClient
 
@@ -281,7 +286,7 @@ def snapshot(path: str | os.PathLike[str], *, reason: str = "", last: float = 0.
     if address is None:
         raise StateError(f"snapshot: wanted a process that records, got one that is off{_why_off()}")
     with atomic_file(path, overwrite=overwrite) as file:
-        return _write_snapshot(address, runtime.key_file(), file.write, reason, last)
+        return _write_snapshot(address, runtime.key(), file.write, reason, last)
 
 
 def _why_off() -> str:

@@ -95,6 +95,7 @@ def _split_program(arguments: list[str]) -> list[str]:
 
 def _failed(error: Exception) -> int:
     """One line for what people can do something about; a traceback for a bug of ours."""
+    from frzmq.cli.common import note
     from frzmq.errors import ControlError, FrzmqError, os_error_text
 
     if isinstance(error, OSError):
@@ -103,5 +104,5 @@ def _failed(error: Exception) -> int:
         message = str(error)
     else:
         raise error
-    print(f"frzmq: {message}", file=sys.stderr)
+    note(message)
     return 1 if isinstance(error, ControlError) else 2

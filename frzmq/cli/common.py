@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from frzmq.wire.ledger import Ledger
 
 STDOUT = "-"
+MAX_CHARS = 2000
+"""Of one thing that a peer says."""
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -88,8 +90,16 @@ def ledger_row(ledger: Ledger) -> tuple[str, ...]:
     return (str(ledger.recorded), str(ledger.held), str(ledger.evicted), str(ledger.open), lost or "0")
 
 
+def plain(text: str) -> str:
+    """What a peer or a file says, on one line, with nothing in it that a terminal obeys."""
+    from frzmq.export.text import clean
+
+    return clean(text, MAX_CHARS)
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """The first ``left`` columns to the left, the others, which are numbers, to the right."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -126,4 +136,4 @@ def output(path: str, *, force: bool, durable: bool = True) -> Iterator[BinaryIO
 
 def note(message: str) -> None:
     """A line for people, on standard error."""
-    print(f"frzmq: {message}", file=sys.stderr)
+    print(f"frzmq: {plain(message)}", file=sys.stderr)

@@ -6,12 +6,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from frzmq.cli.common import Subparsers, add_json, add_key, command, print_json
+from frzmq.cli.common import Subparsers, add_json, add_key, command, plain, print_json
 
 if TYPE_CHECKING:
     from frzmq.doctor.checks import Finding
-
-MAX_CHARS = 1000
 
 
 def add_parser(subparsers: Subparsers, summary: str) -> None:
@@ -48,13 +46,6 @@ def run(args: argparse.Namespace) -> int:
 def _show(found: list[Finding]) -> None:
     width = max(len(finding.check) for finding in found)
     for finding in found:
-        print(f"{finding.level:8} {finding.check:{width}}  {_clean(finding.found)}")
+        print(f"{finding.level:8} {finding.check:{width}}  {plain(finding.found)}")
         if finding.level != "ok":
             print(f"{'':8} {'':{width}}  {finding.advice}")
-
-
-def _clean(text: str) -> str:
-    """What a recorder says of its processes is theirs to choose."""
-    from frzmq.export.text import clean
-
-    return clean(text, MAX_CHARS)

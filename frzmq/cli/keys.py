@@ -58,7 +58,7 @@ def _directory(args: argparse.Namespace) -> KeyDirectory:
 def run_init(args: argparse.Namespace) -> int:
     from frzmq.transport.sockets import new_pair
 
-    print(_directory(args).init(new_pair))
+    print(f"public key {_directory(args).init(new_pair)}")
     return 0
 
 

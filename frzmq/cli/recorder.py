@@ -93,7 +93,8 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 after a graceful end, 2 when it cannot serve."""
-    from frzmq.recorder.worker import log, run_recorder
+    from frzmq.recorder.log import log
+    from frzmq.recorder.serve import run_recorder
     from frzmq.transport.addresses import parse_address
 
     try:

@@ -18,8 +18,8 @@ def add_parser(subparsers: Subparsers, summary: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 1 when nothing was left. What is in the file is removed from the directory."""
+    from frzmq.clock import machine_id
     from frzmq.recorder.leftovers import recover
-    from frzmq.recorder.worker import machine_id
 
     found = recover(args.directory, lambda: output(args.output, force=args.force), machine_id())
     for problem in found.problems:

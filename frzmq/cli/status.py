@@ -13,6 +13,7 @@ from frzmq.cli.common import (
     client,
     command,
     ledger_row,
+    plain,
     print_json,
     print_table,
 )
@@ -44,7 +45,9 @@ def _show(status: Status) -> None:
     def since(time_ns: int) -> str:
         return format_duration(max(0, status.now_ns - time_ns))
 
-    print(f"recorder {status.pid}, version {status.version}, {status.state}, up {since(status.started_ns)}")
+    print(
+        f"recorder {status.pid}, version {plain(status.version)}, {plain(status.state)}, up {since(status.started_ns)}"
+    )
     held = "nothing" if not status.horizon_ns else f"the last {since(status.horizon_ns)}"
     print(
         f"holds {held} of {len(status.tracers)} processes in {format_size(status.held_bytes)}"
@@ -54,7 +57,7 @@ def _show(status: Status) -> None:
     if status.rejected_frames:
         print(f"rejected {status.rejected_frames} frames that no known process can have sent")
     if status.reports:
-        last = f", the last {status.stored_last}" if status.stored_last else ""
+        last = f", the last {plain(status.stored_last)}" if status.stored_last else ""
         print(
             f"triggers: {status.reports} reports, {status.suppressed} suppressed, {status.stored} snapshots left{last}"
         )
@@ -72,15 +75,15 @@ def _show(status: Status) -> None:
         print_table(headings, [_row(tracer, status) for tracer in status.tracers], left=3)
     for tracer in status.tracers:
         if not tracer.ledger.balanced:
-            print(f"WRONG: {name_of(tracer)}: {tracer.ledger.equation}")
+            print(plain(f"WRONG: {name_of(tracer)}: {tracer.ledger.equation}"))
         if tracer.error:
-            print(f"{name_of(tracer)}: {tracer.error}")
+            print(plain(f"{name_of(tracer)}: {tracer.error}"))
         if tracer.agent_errors:
-            print(f"{name_of(tracer)}: {tracer.agent_errors} faults of its agent")
+            print(plain(f"{name_of(tracer)}: {tracer.agent_errors} faults of its agent"))
         if tracer.trigger_problem:
-            print(f"{name_of(tracer)}: trigger: {tracer.trigger_problem}")
+            print(plain(f"{name_of(tracer)}: trigger: {tracer.trigger_problem}"))
     for error in status.errors:
-        print(f"error: {error}")
+        print(plain(f"error: {error}"))
 
 
 def name_of(tracer: TracerStatus) -> str:

@@ -12,8 +12,8 @@ from typing import BinaryIO, Final, Self, TypeVar
 
 from frzmq.errors import ControlCode, ControlError, WireError, os_error_text
 from frzmq.transport.addresses import parse_address
-from frzmq.transport.keys import read_client_key
-from frzmq.transport.sockets import ClientSocket
+from frzmq.transport.keys import ClientKey, read_client_key
+from frzmq.transport.outbound import ClientSocket
 from frzmq.wire.messages import (
     Cancel,
     Credit,
@@ -52,14 +52,16 @@ class ControlClient:
     """Talks to the recorder at ``address``; connects at the first request. One request at a time: threads wait for each other,
     as long as a request may wait for the recorder, and then raise ControlError TIMEOUT.
 
-    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. ``key``: the path of a key file, for a recorder on tcp that has
+    ``timeout_s`` bounds the wait for a reply, beyond what the request itself allows. ``key``: the path of a key file, or what was read of it, for a recorder on tcp that has
     keys; it is not looked at for others. Raises ConfigError: no such kind of address, a key file that cannot be used; every request raises ControlError: its
     ``code`` is UNREACHABLE when there is no recorder, DENIED when it does not admit the key, TIMEOUT when it does not answer, else its own.
     """
 
-    def __init__(self, address: str, timeout_s: float = 5.0, *, key: str | None = None) -> None:
+    def __init__(self, address: str, timeout_s: float = 5.0, *, key: str | ClientKey | None = None) -> None:
         self._endpoints = parse_address(address)
-        self._key = read_client_key(key) if key is not None and self._endpoints.directory is None else None
+        if self._endpoints.directory is not None:
+            key = None
+        self._key = read_client_key(key) if isinstance(key, str) else key
         self._address = address
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -170,7 +172,7 @@ class ControlClient:
             raise self._denied(socket) or ControlError(ControlCode.UNREACHABLE, f"no recorder at {self._address}")
 
     def _denied(self, socket: ClientSocket) -> ControlError | None:
-        return ControlError(ControlCode.DENIED, socket.problem) if socket.problem else None
+        return ControlError(ControlCode.DENIED, f"{self._address} {socket.problem}") if socket.problem else None
 
     def _receive(self, id_: int, timeout_s: float) -> Reply:
         """The next reply with this id; others are of requests that were given up. Raises what the recorder says."""

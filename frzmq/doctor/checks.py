@@ -46,7 +46,7 @@ def versions(place: Place) -> list[Finding]:
     libraries = f"pyzmq {has.pyzmq}, libzmq {has.libzmq}, msgpack {has.msgpack}"
     findings = [Finding("versions", "ok", f"frzmq {has.frzmq}, {has.python}, {libraries}")]
     if has.no_native:
-        advice = "install a wheel, or a C compiler and frzmq anew: a record costs some twenty times as much without it"
+        advice = "install a wheel, or a C compiler and frzmq anew: a record costs some thirty times as much without it"
         findings.append(Finding("native buffer", "warning", f"there is none: {has.no_native}", advice))
     else:
         findings.append(Finding("native buffer", "ok", "present"))
@@ -128,7 +128,7 @@ def _files(place: Place) -> Finding:
     if hard is None:
         return Finding(name, "ok", "no limit")
     found = f"at most {hard}, {place.limits.files_soft} unless raised"
-    advice = f"raise the hard limit (LimitNOFILE=, --ulimit nofile) to {MANY_FILES} or more: a recorder takes three for each process, two for each client"
+    advice = f"raise the hard limit (LimitNOFILE=, --ulimit nofile) to {MANY_FILES} or more: a recorder takes four for each process, one for each client"
     if hard >= MANY_FILES:
         return Finding(name, "ok", found)
     return Finding(name, "warning" if hard >= FEW_FILES else "problem", found, advice)
@@ -177,6 +177,9 @@ def recorder(place: Place) -> list[Finding]:
     if status is None:
         if has.takes_records:
             return [Finding(name, "ok", f"at {has.address}, takes records with this key, and tells it nothing")]
+        if has.denied:
+            advice = "FRZMQ_KEY or --key names the file of a key that it admits (docs/keys.md)"
+            return [Finding(name, "problem", has.error, advice)]
         if has.asked:
             advice = "is it running, at this address, and as this user? frzmq recorder --listen ADDRESS starts one"
             return [Finding(name, "problem", has.error, advice)]

@@ -19,7 +19,8 @@ from frzmq.errors import ConfigError, ControlCode, ControlError
 from frzmq.tracer import choice
 from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.keys import ClientKey, read_client_key
-from frzmq.transport.sockets import TracerSockets, library
+from frzmq.transport.outbound import TracerSockets
+from frzmq.transport.sockets import library
 from frzmq.version import package_version
 
 ROUND_TRIPS: Final = 5
@@ -228,8 +229,9 @@ def ask(address: str, key: str | None, *, asked: bool) -> Recorder:
                 best = min(best or (rtt_ns, 0), (rtt_ns, status.now_ns - sent_ns - rtt_ns // 2))
     except ControlError as error:
         # the key of a program that only records is told no more than that
-        takes = error.code is ControlCode.DENIED and key is not None and _takes_records(endpoints, read_client_key(key))
-        return Recorder(address, asked, str(error), takes_records=takes)
+        denied = error.code is ControlCode.DENIED
+        takes = denied and key is not None and _takes_records(endpoints, read_client_key(key))
+        return Recorder(address, asked, str(error), denied=denied, takes_records=takes)
     assert best is not None
     return Recorder(address, asked, "", status, *best)
 

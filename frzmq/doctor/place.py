@@ -96,6 +96,8 @@ class Recorder:
     """Of the fastest of some round trips"""
     offset_ns: int = 0
     """and the recorder's monotonic clock minus this one's, by that: half of the round trip off at the most."""
+    denied: bool = False
+    """It is there, and does not take this key, or none."""
     takes_records: bool = False
     """Known of one on tcp only: its link has taken this peer, and its key if there is one."""
 

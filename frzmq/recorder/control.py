@@ -313,7 +313,7 @@ class Control:
         elif flush.for_lines:
             if self._lines is not None:
                 unanswered = [*flush.targets, *(tracer.number for tracer in self.machine.silent())]
-                view = self.machine.view(now_ns, LINES_NS, dict.fromkeys(unanswered))
+                view = self.machine.telling.view(now_ns, LINES_NS, dict.fromkeys(unanswered))
                 self.machine.emit(FindLines(self._lines[1].trace, view))
         elif self._snapshot is not None:
             self._read_stuck(self._snapshot, [t for t in tracers if t is not None] + self.machine.silent(), now_ns)
@@ -341,7 +341,7 @@ class Control:
         snapshot.read_until_ns = None
         snapshot.writing = True
         self.machine.retain(now_ns)
-        view = self.machine.view(now_ns, snapshot.last_ns, snapshot.stuck, snapshot.asked)
+        view = self.machine.telling.view(now_ns, snapshot.last_ns, snapshot.stuck, snapshot.asked)
         store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
         clients = tuple(snapshot.clients)
         silent = [self.machine.tracer(number) for number, tail in snapshot.stuck.items() if tail is None]

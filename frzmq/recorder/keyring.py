@@ -29,6 +29,7 @@ from frzmq.transport.keys import (
     read_toml,
 )
 from frzmq.transport.zap import Domain
+from frzmq.wire.codec import shown
 
 MAX_CLIENTS: Final = 4096
 MAX_LIST_BYTES: Final = 1 << 20
@@ -65,11 +66,11 @@ class KeyDirectory:
     def clients(self) -> tuple[Client, ...]:
         values = read_toml(self._clients_file, MAX_LIST_BYTES, secret=False)
         if (type(values.get("version")), values.get("version")) != (int, VERSION):
-            raise ConfigError(f"{self._clients_file}: wanted version = {VERSION}, got {values.get('version')!r:.80}")
+            raise ConfigError(f"{self._clients_file}: wanted version = {VERSION}, got {shown(values.get('version'))}")
         entries = values.get("client", [])
         if not isinstance(entries, list) or len(entries) > MAX_CLIENTS:
             raise ConfigError(
-                f"{self._clients_file}: wanted up to {MAX_CLIENTS} tables [[client]], got {entries!r:.80}"
+                f"{self._clients_file}: wanted up to {MAX_CLIENTS} tables [[client]], got {shown(entries)}"
             )
         clients = tuple(_client(entry, f"{self._clients_file}: client {n}") for n, entry in enumerate(entries, 1))
         for what, found in (("name", [c.name for c in clients]), ("key", [c.public for c in clients])):
@@ -83,7 +84,7 @@ class KeyDirectory:
         with self._changing():
             clients = self.clients()
             if any(client.name == name for client in clients):
-                raise ConfigError(f"{self.path}: wanted a name that is free, got {name!r}: revoke that first")
+                raise ConfigError(f"{self.path}: wanted a name that is free, got {shown(name)}: revoke that first")
             key = ClientKey(name, new_pair(), self.pair().public)
             _write(file, format_client_key(key), overwrite=False)
             _write(self._clients_file, _format([*clients, Client(name, frozenset(roles), key.pair.public)]))
@@ -94,7 +95,7 @@ class KeyDirectory:
             clients = self.clients()
             rest = [client for client in clients if client.name != name]
             if len(rest) == len(clients):
-                raise ConfigError(f"{self.path}: wanted the name of a client, got {name!r:.80}")
+                raise ConfigError(f"{self.path}: wanted the name of a client, got {shown(name)}")
             _write(self._clients_file, _format(rest))
 
     @contextmanager
@@ -121,19 +122,27 @@ class WatchedKeys:
         self._directory = KeyDirectory(path)
         self._file = Path(self._directory.path, "clients.toml")
         self.pair = self._directory.pair()
-        self._seen = self._signature()
+        self._seen = self._complained = self._signature()
         self.access = Access(self._directory.clients())
 
     def admits(self, domain: Domain, public: str) -> bool:
         return self.access.admits(domain, public)
 
     def refresh(self) -> Access | None:
-        """The access as it was before, when the file has changed since. Raises ConfigError when it cannot be read: then all stays as it was."""
+        """The access as it was before, when the file has changed since. Raises ConfigError, once for each change, when it cannot be read: then all stays as it
+        was, and it is tried again the next time."""
         seen = self._signature()
         if seen == self._seen:
             return None
-        self._seen = seen
-        before, self.access = self.access, Access(self._directory.clients())
+        try:
+            access = Access(self._directory.clients())
+        except ConfigError:
+            if seen == self._complained:
+                return None
+            self._complained = seen
+            raise
+        self._seen = self._complained = seen
+        before, self.access = self.access, access
         return before
 
     def _signature(self) -> tuple[int, int, int] | None:
@@ -152,16 +161,16 @@ def parse_roles(texts: Iterable[str], where: str) -> frozenset[Role]:
     except (ValueError, TypeError):
         roles = frozenset()
     if not roles:
-        raise ConfigError(f"{where}: wanted roles, of {', '.join(role.value for role in Role)}, got {words!r:.80}")
+        raise ConfigError(f"{where}: wanted roles, of {', '.join(role.value for role in Role)}, got {shown(words)}")
     return roles
 
 
 def _client(entry: Any, where: str) -> Client:
     if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: wanted a table, got {entry!r:.80}")
+        raise ConfigError(f"{where}: wanted a table, got {shown(entry)}")
     roles = entry.get("roles")
     if not isinstance(roles, list):
-        raise ConfigError(f"{where}: wanted a list of roles, got {roles!r:.80}")
+        raise ConfigError(f"{where}: wanted a list of roles, got {shown(roles)}")
     return Client(name_of(entry, where), parse_roles(roles, where), key_of(entry, "public", where))
 
 

@@ -47,7 +47,8 @@ class _Totals:
         """Of the service, among the first MAX_SERVICES that were met."""
         return service if service in self.by_service or len(self.by_service) < MAX_SERVICES else OTHERS
 
-    def add(self, tracers: tuple[TracerStatus, ...]) -> None:
+    def add(self, tracers: tuple[TracerStatus, ...], *, whole: bool) -> None:
+        """``whole``: they are all that the recorder knows, so that it has forgotten the others."""
         seen: dict[tuple[bytes, int], dict[str, int]] = {}
         for tracer in tracers:
             key = (tracer.uuid, tracer.joined_ns)
@@ -59,7 +60,7 @@ class _Totals:
                 # missing goes down when some of it comes late
                 now[name] = max(value, before.get(name, 0))
                 totals[name] += now[name] - before.get(name, 0)
-        self._seen = seen
+        self._seen = seen if whole else self._seen | seen
 
 
 class StatusCollector:
@@ -92,7 +93,7 @@ class StatusCollector:
         yield GaugeMetricFamily("frzmq_up", "Whether the recorder answered in time.", 1)
         yield CounterMetricFamily("frzmq_faults", "Errors of its own after which the recorder went on.", self._faults())
         yield from _of_recorder(status)
-        self._totals.add(status.tracers)
+        self._totals.add(status.tracers, whole=status.more == 0)
         yield from self._of_services(status)
 
     def _of_services(self, status: Status) -> Iterator[Metric]:

@@ -33,6 +33,8 @@ MAX_OPEN = 2
 """Open generations of a stream: the newest, and one that waits for frames to be sent again."""
 MAX_WRITERS = 4096
 """Writers whose indices are remembered; the one not heard of for longest is forgotten first."""
+NEVER = 1 << 64
+"""No generation has a number so high."""
 JOIN_STRINGS = 64
 """So many batches of strings are joined into one."""
 

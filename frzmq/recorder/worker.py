@@ -4,20 +4,16 @@ One thread with one poller serves the data socket, the link and control: up to 6
 A thread of its own for the data socket gained nothing (64 KiB frames, a few us of Python for each: 1.7-2.1 GB/s with it, 2.0 GB/s
 without), and would need a queue. As it is, memory is bounded by the sockets' small high-water marks: a recorder that cannot follow
 reads later, and what waits is in the tracers' own bounded buffers. `scripts/bench_recorder.py` compares it with a loop that only
-counts. Snapshots are written by a thread of their own (`frzmq.recorder.spool`).
+counts. Snapshots are written by a thread of their own (`frzmq.recorder.spool`). What is around the loop is in `frzmq.recorder.serve`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import secrets
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +21,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, assert_never
 
-from frzmq.config import RecorderConfig, ensure_private_dir
-from frzmq.errors import ConfigError, ControlCode, WireError, os_error_text
+from frzmq.clock import machine_id
+from frzmq.config import RecorderConfig
+from frzmq.errors import ConfigError, ControlCode
 from frzmq.recorder.door import Door, some_free
 from frzmq.recorder.events import (
     FindLines,
@@ -35,10 +32,7 @@ from frzmq.recorder.events import (
     Input,
     Instruction,
     KeyRevoked,
-    LinkGarbage,
-    LinkReceived,
     ReadTail,
-    RequestGarbage,
     RequestReceived,
     SendLink,
     SendReply,
@@ -50,16 +44,16 @@ from frzmq.recorder.events import (
     WriteSnapshot,
 )
 from frzmq.recorder.guard import Guard, descriptors, give_back_memory, rss_bytes
+from frzmq.recorder.inputs import control_input, link_input
 from frzmq.recorder.keyring import WatchedKeys
-from frzmq.recorder.leftovers import left_buffers, store_directories, store_leftovers
 from frzmq.recorder.lines import LineFinder
-from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
+from frzmq.recorder.liveness import PROBE_NS, Liveness
+from frzmq.recorder.log import log
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.recovery import TailReader
 from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
-from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.sockets import Again, Received, RecorderSockets, send_to
 from frzmq.version import package_version
 from frzmq.wire.messages import (
@@ -67,21 +61,10 @@ from frzmq.wire.messages import (
     Cancel,
     Credit,
     ErrorReply,
-    FlushRequest,
-    Hello,
-    LinesWanted,
-    Ping,
     Reply,
-    Report,
     Request,
-    SnapshotRequest,
-    StartRequest,
     Status,
-    StatusRequest,
-    StopRequest,
     ToTracer,
-    TracerHeartbeat,
-    decode_message,
     encode_message,
 )
 
@@ -95,7 +78,6 @@ ENDING_NS: Final = 5 * 10**9
 """What is under way when the recorder is told to end may take so long."""
 ORPHAN_NS: Final = 10 * 10**9
 """The same, when its program is gone."""
-LINGER_MS: Final = 500
 STATUS_S: Final = 2.0
 _MS: Final = 1_000_000
 
@@ -140,6 +122,7 @@ class Worker:
         self._keys = keys
         self._keys_every_ns = config.heartbeat_ns // 4
         self._keys_at_ns = 0
+        self._refused_told = 0
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
         store = SnapshotStore(config.store)
@@ -229,8 +212,9 @@ class Worker:
                 os.read(self._wake_fd, 4096)
         if self._parent_fd is not None and self._parent_fd in ready:
             self._read_parent(self._parent_fd)
-        if self._keys is not None:
-            self._look_at_keys(self._keys, time.monotonic_ns())
+        with self._faultless("keys"):
+            if self._keys is not None:
+                self._look_at_keys(self._keys, time.monotonic_ns())
         with self._faultless("door"):
             if self._door.turn(ready, time.monotonic_ns()):
                 self._machine.note_error("no file descriptors for more connections: wanted more of them (LimitNOFILE=)")
@@ -344,6 +328,13 @@ class Worker:
         if now_ns < self._keys_at_ns:
             return
         self._keys_at_ns = now_ns + self._keys_every_ns
+        refused = self._sockets.refused
+        if refused.bit_length() > self._refused_told.bit_length():
+            # the 1st, 2nd, 4th, 8th ...: not a line for each
+            self._refused_told = refused
+            self._machine.telling.note(
+                f"keys: {refused} handshakes refused, the last of public key {self._sockets.refused_last[:8]}..."
+            )
         try:
             before = keys.refresh()
         except ConfigError as error:
@@ -452,179 +443,3 @@ class Worker:
         self._spools.close()
         for fd in (self._wake_fd, self._wake_end):
             os.close(fd)
-
-
-def link_input(parts: list[bytes], key: str = "") -> LinkReceived | LinkGarbage:
-    """What a message on the link, in its parts, is to the machine; ``key``: the name of the key that it came with."""
-    peer = parts[0]
-    if len(parts) != 2:
-        return LinkGarbage(peer, f"wanted messages of one part, got {len(parts) - 1}")
-    try:
-        message = decode_message(parts[1])
-    except WireError as error:
-        return LinkGarbage(peer, str(error))
-    match message:
-        case Hello() | TracerHeartbeat() | Ping() | Report() | LinesWanted():
-            return LinkReceived(peer, message, key)
-        case _:
-            return LinkGarbage(peer, f"wanted a message of a tracer, got {type(message).__name__}")
-
-
-def control_input(parts: list[bytes]) -> RequestReceived | RequestGarbage:
-    """What a message on the control socket, in its parts, is to the machine."""
-    peer = parts[0]
-    if len(parts) != 2:
-        return RequestGarbage(peer, f"wanted requests of one part, got {len(parts) - 1}")
-    try:
-        message = decode_message(parts[1])
-    except WireError as error:
-        return RequestGarbage(peer, str(error))
-    match message:
-        case (
-            StatusRequest() | StartRequest() | StopRequest() | FlushRequest() | SnapshotRequest() | Credit() | Cancel()
-        ):
-            return RequestReceived(peer, message)
-        case _:
-            return RequestGarbage(peer, f"wanted a request, got {type(message).__name__}")
-
-
-# --- around the loop
-
-
-def run_recorder(
-    config: RecorderConfig,
-    address: str,
-    *,
-    ready: Callable[[], object] | None = None,
-    parent_fd: int | None = None,
-    started: Callable[[Worker], object] | None = None,
-    siblings: bool = False,
-    metrics: str | None = None,
-) -> None:
-    """Serve at ``address`` until SIGTERM, SIGINT (not when embedded), or end-of-file on ``parent_fd``; returns after a graceful end.
-
-    ``siblings``: of the directories beside its own, those that killed recorders of this kind have left are cleared up. ``metrics``: where Prometheus may ask, ``HOST:PORT``, also beyond this host with ``config.insecure``. ``ready`` is called once it serves, ``started`` with the worker just before. Signals are handled in the main thread only. Raises
-    ConfigError: an address that cannot be served, another recorder in the directory, tcp beyond this host with neither ``config.keys`` nor
-    ``config.insecure``, keys on ipc, or keys that cannot be read.
-    """
-    endpoints = parse_address(address)
-    if config.keys is None and not is_loopback(endpoints) and not config.insecure:
-        raise ConfigError(
-            f"{address}: wanted a loopback address or --keys: beyond this host anybody could read and forge records (--insecure: all the same)"
-        )
-    if config.keys is not None and endpoints.directory is not None:
-        raise ConfigError(f"{address}: wanted tcp:// for --keys: a directory is guarded by its mode")
-    keys = WatchedKeys(config.keys) if config.keys is not None else None
-    raise_file_limit()
-    with _locked(endpoints):
-        _store_what_is_left(config, endpoints.directory, siblings=siblings)
-        sockets = RecorderSockets(endpoints, admission=keys)
-        try:
-            worker = Worker(config, sockets, directory=endpoints.directory, parent_fd=parent_fd, keys=keys)
-            try:
-                with (
-                    _signals(worker, embedded=parent_fd is not None),
-                    _metrics(metrics, worker, insecure=config.insecure),
-                ):
-                    if started is not None:
-                        started(worker)
-                    if ready is not None:
-                        ready()
-                    worker.run()
-            finally:
-                worker.close()
-        finally:
-            sockets.close(LINGER_MS)
-
-
-def _store_what_is_left(config: RecorderConfig, directory: str | None, *, siblings: bool) -> None:
-    """Of processes that died while no recorder was there: made into a snapshot aside, while this one begins to serve."""
-    if directory is None:
-        return
-    paths = left_buffers(directory)
-    parent = Path(directory).parent if siblings else None
-    if paths or parent is not None:
-        threading.Thread(target=_store, args=(paths, parent, config), name="frzmq-leftovers", daemon=True).start()
-
-
-def _store(paths: list[Path], parent: Path | None, config: RecorderConfig) -> None:
-    try:
-        path = store_leftovers(paths, config.store, machine_id())
-        if parent is not None:
-            store_directories(parent, config.store, machine_id())
-    except (OSError, WireError) as error:
-        said = os_error_text(error) if isinstance(error, OSError) else str(error)
-        log(f"what dead processes left: {said}")
-    else:
-        if path:
-            log(f"what dead processes left is in {path}")
-
-
-@contextlib.contextmanager
-def _locked(endpoints: Endpoints) -> Iterator[None]:
-    if endpoints.directory is None:
-        yield
-        return
-    ensure_private_dir(endpoints.directory)
-    lock = DirectoryLock(endpoints.directory)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _metrics(address: str | None, worker: Worker, *, insecure: bool) -> Iterator[None]:
-    if address is None:
-        yield
-        return
-    from frzmq.recorder.metrics import MetricsServer
-
-    server = MetricsServer(address, worker.status, lambda: worker.faults, insecure=insecure)
-    log(f"metrics on port {server.port}")
-    try:
-        yield
-    finally:
-        server.close()
-
-
-@contextlib.contextmanager
-def _signals(worker: Worker, *, embedded: bool) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {
-        signal.SIGTERM: lambda *_: worker.stop(),
-        signal.SIGINT: signal.SIG_IGN if embedded else lambda *_: worker.stop(),
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    wakeup = signal.set_wakeup_fd(worker.wake_end, warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def raise_file_limit() -> None:
-    """The soft limit of open files to the hard one: out of descriptors, zmq's thread would spin."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def machine_id() -> str:
-    """Names the running kernel, as `Hello.machine` does; "" where it has no name."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:64]
-    except OSError:
-        return ""
-
-
-def log(line: str) -> None:
-    """One line on standard error, if there is one."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"frzmq recorder: {line}\n")
-        sys.stderr.flush()

@@ -12,13 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 from frzmq.clock import Clocks, monotonic_ns
 from frzmq.errors import ConfigError, WireError
-from frzmq.tracer.answers import give_back, warn, warn_not_taken
+from frzmq.tracer.answers import warn_not_taken
 from frzmq.tracer.calls import not_here
 from frzmq.tracer.events import (
     Close,
@@ -52,38 +51,35 @@ from frzmq.tracer.events import (
 )
 from frzmq.tracer.identity import Identity, LifeLock
 from frzmq.tracer.machine import TracerMachine
-from frzmq.tracer.slices import Cut, Slice, Totals
+from frzmq.tracer.ports import AgentBuffer, AgentSockets
+from frzmq.tracer.reports import Reports
+from frzmq.tracer.telling import AgentStats, make_heartbeat, make_hello
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
 from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
-from frzmq.wire.batch import Opening, OpenItem, WriterInfo
+from frzmq.wire.batch import Opening
 from frzmq.wire.kinds import KINDS
 from frzmq.wire.messages import (
     Ack,
     Advance,
-    Hello,
     Lines,
-    LinesWanted,
     Ping,
     Pong,
     RecorderHeartbeat,
     Reject,
-    Report,
     Reported,
     Stop,
     ToRecorder,
-    TracerHeartbeat,
     Welcome,
     decode_message,
     encode_message,
 )
-from frzmq.wire.version import OLDEST_WIRE_VERSION, WIRE_VERSION
 
 MAX_WAIT_MS: Final = 1_000
 RETRY_MS: Final = 500
 """Until sockets are tried again for which there were no file descriptors."""
-MAX_REPORTS: Final = 64
+REFUSAL_NS: Final = 60_000_000_000
 REFRESH_NS: Final = 1_000_000_000
 """The percentiles of triggers are so old at the most, while the agent is awake."""
 START_S: Final = 1.0
@@ -92,68 +88,6 @@ FORCE_S: Final = 0.25
 """After the time of an end is over, until the thread is left to itself."""
 CLOSE_LINGER_MS: Final = 100
 """For the goodbye: it was acknowledged, or there is no time left."""
-
-
-class AgentBuffer(Protocol):
-    """The agent's side of a buffer."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-    @property
-    def path(self) -> str | None: ...
-    def cut(self, generation: int) -> Cut: ...
-    def slices(self, max_bytes: int) -> list[Slice]: ...
-    def new_strings(self) -> tuple[int, int, bytes] | None: ...
-    def strings_from_start(self) -> tuple[int, int, bytes] | None: ...
-    def open_items(self, at_ns: int, moments: dict[int, int], /) -> tuple[list[OpenItem], int]: ...
-    def writer_infos(self) -> list[WriterInfo]: ...
-    def read(self, piece: Slice) -> bytes | None: ...
-    def release(self, chunk: int, serial: int) -> None: ...
-    def totals(self) -> Totals: ...
-
-
-class AgentSockets(Protocol):
-    """What `TracerSockets` does."""
-
-    def send_batch(self, frame: bytes) -> bool: ...
-    def send(self, message: bytes) -> bool: ...
-    def receive(self) -> list[bytes]: ...
-    def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool: ...
-    @property
-    def problem(self) -> str: ...
-    def close(self, linger_ms: int = 0) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AgentStats:
-    """``state``: of the machine, or ``broken``. Counts are of records unless the name says otherwise."""
-
-    state: str
-    uuid: bytes
-    incarnation: int
-    generation: int
-    tseq: int
-    recorded: int
-    dropped: int
-    overwritten: int
-    lost: int
-    """Overwritten after they were sent, before they were acknowledged."""
-    unacknowledged: int
-    """Batches."""
-    resent: int
-    """Batches."""
-    frames: int
-    frame_bytes: int
-    refused: int
-    """Frames, each time that the data socket did not take one."""
-    errors: int
-    ignored: int
-    """Messages that no honest recorder says."""
-    error: str
-    """The last fault of the agent, or why the recorder stopped this tracer."""
-    cpu_ns: int
 
 
 class Agent:
@@ -176,10 +110,7 @@ class Agent:
         self._endpoints = endpoints
         self._on_stop, self._on_resume = on_stop, on_resume
         self._watch = watch
-        self._reports: deque[Report | LinesWanted] = deque(maxlen=MAX_REPORTS)
-        self._report_ids = count(1)
-        self._unanswered: deque[int] = deque(maxlen=MAX_REPORTS)
-        """Ids of those that were sent: nobody else is to write into the program's log."""
+        self._reports = Reports()
         self._refresh_ns = 0
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
@@ -199,6 +130,7 @@ class Agent:
         self._errors = self._ignored = 0
         self._error = ""
         self._not_taken = ""
+        self._refusal_ns = 0
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
 
@@ -278,12 +210,12 @@ class Agent:
 
     def report(self, trigger: str, detail: str, trace: str) -> None:
         """Tells the recorder of a trigger whose condition is met. Waits for nothing."""
-        self._reports.append(Report(next(self._report_ids), trigger, detail, trace))
+        self._reports.report(trigger, detail, trace)
         self._wake()
 
     def want_lines(self, trace: str) -> None:
         """Asks for the suppressed log lines of a trace; they come back to `give_back`."""
-        self._reports.append(LinesWanted(next(self._report_ids), trace))
+        self._reports.want_lines(trace)
         self._wake()
 
     def stop(self, timeout_s: float) -> bool:
@@ -406,9 +338,7 @@ class Agent:
     def _watch_over(self) -> None:
         """Reports what the triggers found, once there is a recorder to tell."""
         while self._reports and self._machine.state in (State.RECORDING, State.CLOSED) and self._machine.joined:
-            report = self._reports.popleft()
-            self._unanswered.append(report.id)
-            self._send(report)
+            self._send(self._reports.take())
         now_ns = monotonic_ns()
         if now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
@@ -438,14 +368,8 @@ class Agent:
             self._note(error)
             return
         match message:
-            case Reported() | Lines() if message.id not in self._unanswered:
-                self._ignored += 1
-            case Reported():
-                self._unanswered.remove(message.id)
-                warn(message.path, message.reason, message.error)
-            case Lines():
-                self._unanswered.remove(message.id)
-                give_back(message)
+            case Reported() | Lines():
+                self._ignored += not self._reports.answered(message)
             case Welcome() | Reject() | Advance() | RecorderHeartbeat() | Ack() | Stop() | Pong():
                 if isinstance(message, Welcome):
                     self._not_taken = ""
@@ -457,9 +381,13 @@ class Agent:
                 self._note(WireError(f"link: wanted a message of a recorder, got {type(message).__name__}"))
 
     def _take_refusal(self, reason: str) -> None:
-        """Said once, in the program's log: nothing of this process is kept while it is so."""
-        if reason and reason != self._not_taken:
-            self._not_taken = reason
+        """Said in the program's log, not oftener than once in REFUSAL_NS whatever a recorder says: nothing of this process is kept while it is so."""
+        if not reason or reason == self._not_taken:
+            return
+        self._not_taken = reason
+        now_ns = monotonic_ns()
+        if now_ns >= self._refusal_ns:
+            self._refusal_ns = now_ns + REFUSAL_NS
             warn_not_taken(reason)
 
     def _take_triggers(self, text: str) -> None:
@@ -494,12 +422,13 @@ class Agent:
             case ReadStrings():
                 return StringsRead(self._buffer.strings_from_start())
             case SendHello():
-                hello = self._hello(instruction)
+                hello = make_hello(instruction, self._identity, self._buffer, self._endpoints, lock=self.lock.take())
                 # whoever may read the file is not to speak for this tracer
                 self.lock.say(encode_message(dataclasses.replace(hello, nonce=0)))
                 self._send(hello)
             case SendHeartbeat():
-                self._send(self._heartbeat(instruction))
+                totals = self._buffer.totals()
+                self._send(make_heartbeat(instruction, totals, self._watch, cpu_ns=self._cpu_ns, errors=self._errors))
             case SendPing(sent_ns):
                 self._send(Ping(sent_ns))
             case Release(chunk, serial):
@@ -548,50 +477,6 @@ class Agent:
         )
         return GenerationCut(
             at_ns, tuple(cut.slices), cut.writers, opening, buffer.new_strings(), buffer.totals().dropped
-        )
-
-    def _hello(self, said: SendHello) -> Hello:
-        identity, clocks = self._identity, Clocks.now()
-        directory, path = self._endpoints.directory, self._buffer.path
-        shared = directory is not None and path is not None and os.path.dirname(path) == directory
-        return Hello(
-            uuid=identity.uuid,
-            incarnation=said.incarnation,
-            wire_oldest=OLDEST_WIRE_VERSION,
-            wire_newest=WIRE_VERSION,
-            pid=identity.pid,
-            service=identity.service,
-            generation=said.generation,
-            parent_pid=identity.parent_pid,
-            host=identity.host,
-            machine=identity.machine,
-            program=identity.program,
-            python=identity.python,
-            buffer_kind=self._buffer.kind if shared else f"{self._buffer.kind} private",
-            buffer_bytes=self._buffer.size_bytes,
-            shared=shared,
-            lock=self.lock.take(),
-            monotonic_ns=clocks.monotonic_ns,
-            boottime_ns=clocks.boottime_ns,
-            wall_ns=clocks.wall_ns,
-            nonce=said.nonce,
-        )
-
-    def _heartbeat(self, beat: SendHeartbeat) -> TracerHeartbeat:
-        totals = self._buffer.totals()
-        return TracerHeartbeat(
-            generation=beat.generation,
-            tseq=beat.tseq,
-            recorded=totals.recorded,
-            dropped=totals.dropped,
-            overwritten=totals.overwritten,
-            agent_cpu_ns=self._cpu_ns,
-            errors=self._errors,
-            offset_ns=beat.offset_ns,
-            rtt_ns=beat.rtt_ns,
-            sampled_ns=beat.sampled_ns,
-            trigger_errors=self._watch.errors,
-            trigger_problem=self._watch.problem[:256],
         )
 
     def _complete(self, token: int, ok: bool) -> None:

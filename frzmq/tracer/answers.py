@@ -5,6 +5,7 @@ Each from a thread of its own: a handler of the program's may wait, and the agen
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,6 +17,8 @@ from frzmq.wire.messages import Lines
 OWN_LOGGER: Final = "frzmq"
 MAX_ASIDE: Final = 8
 """Threads at a time; an answer beyond is dropped."""
+MAX_CHARS: Final = 512
+"""Of one thing that a recorder says, other than the lines that were asked for."""
 
 
 def warn(path: str, reason: str, error: str) -> None:
@@ -26,9 +29,9 @@ def warn(path: str, reason: str, error: str) -> None:
 
         logger = logging.getLogger(OWN_LOGGER)
         if error:
-            logger.warning("no snapshot: %s; %s", error, reason)
+            logger.warning("no snapshot: %s; %s", _plain(error), _plain(reason))
         else:
-            logger.warning("snapshot %s: %s", path, reason)
+            logger.warning("snapshot %s: %s", _plain(path), _plain(reason))
 
     _aside(say)
 
@@ -43,11 +46,16 @@ def warn_not_recorded(reason: str) -> None:
     _warn("nothing is recorded: %s", reason)
 
 
+def _plain(text: str) -> str:
+    """What a recorder says, as one short line: it is not to write lines of its own into the program's log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_CHARS])
+
+
 def _warn(message: str, reason: str) -> None:
     def say() -> None:
         import logging
 
-        logging.getLogger(OWN_LOGGER).warning(message, reason)
+        logging.getLogger(OWN_LOGGER).warning(message, _plain(reason))
 
     _aside(say)
 
@@ -60,7 +68,9 @@ def give_back(found: Lines) -> None:
 
         mark = found.trace[:8]
         if found.error:
-            logging.getLogger(OWN_LOGGER).warning("no suppressed lines of trace %s: %s", found.trace, found.error)
+            logging.getLogger(OWN_LOGGER).warning(
+                "no suppressed lines of trace %s: %s", found.trace, _plain(found.error)
+            )
         if found.more:
             logging.getLogger(OWN_LOGGER).warning("%d earlier suppressed lines of trace %s", found.more, found.trace)
         for line in found.lines:
@@ -99,19 +109,30 @@ def _can_format(handler: Any, record: Any) -> bool:
 _room = threading.BoundedSemaphore(MAX_ASIDE)
 
 
+def _after_fork_in_child() -> None:
+    """The threads are the parent's, and so is whoever holds the lock of its room."""
+    global _room
+    _room = threading.BoundedSemaphore(MAX_ASIDE)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _aside(say: Callable[[], None]) -> None:
+    room = _room
+
     def run() -> None:
         try:
             say()
         finally:
-            _room.release()
+            room.release()
 
-    if not _room.acquire(blocking=False):
+    if not room.acquire(blocking=False):
         hub.faults += 1
         return
     try:
         threading.Thread(target=run, name="frzmq-log", daemon=True).start()
     except RuntimeError:
         # an interpreter that ends
-        _room.release()
+        room.release()
         hub.faults += 1

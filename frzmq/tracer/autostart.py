@@ -110,11 +110,18 @@ def begin() -> None:
             runtime.configure(TracerConfig.from_env(os.environ), automatic=True)
     except Exception as error:  # noqa: BLE001  # it is the program's thread: it must not see it
         problem = f"{type(error).__name__}: {error}"
+        _say(problem)
+    finally:
+        _loading.release()
+
+
+def _say(problem: str) -> None:
+    try:
         from frzmq.tracer.answers import warn_not_recorded
 
         warn_not_recorded(problem)
-    finally:
-        _loading.release()
+    except ImportError:
+        hub.faults += 1  # an interpreter that ends
 
 
 def _after_fork_in_child() -> None:

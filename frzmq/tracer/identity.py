@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-_BOOT_ID_PATH: Final = "/proc/sys/kernel/random/boot_id"
+from frzmq.clock import machine_id
+
 _MAX_CHARS: Final = 256
 
 
@@ -37,18 +38,10 @@ def new_identity(service: str) -> Identity:
         parent_pid=os.getppid(),
         service=_printable(service),
         host=_printable(socket.gethostname()),
-        machine=_machine(),
+        machine=machine_id(),
         program=_printable(program),
         python=f"{platform.python_implementation()} {platform.python_version()}"[:64],
     )
-
-
-def _machine() -> str:
-    try:
-        with open(_BOOT_ID_PATH, encoding="ascii") as file:
-            return file.read(64).strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _printable(text: str) -> str:

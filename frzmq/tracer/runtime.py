@@ -19,17 +19,19 @@ from frzmq.clock import monotonic_ns
 from frzmq.config import TracerConfig, ensure_private_dir
 from frzmq.errors import FrzmqError, StateError, os_error_text
 from frzmq.tracer import api, calls, hub, instrument, redact
-from frzmq.tracer.agent import Agent, AgentStats
+from frzmq.tracer.agent import Agent
 from frzmq.tracer.answers import warn_not_recorded
 from frzmq.tracer.attributes import pack_text
 from frzmq.tracer.buffer import make_buffer
 from frzmq.tracer.identity import new_identity
 from frzmq.tracer.instrument import ends, suppressed
 from frzmq.tracer.instrument.process import record_process_end
+from frzmq.tracer.telling import AgentStats
 from frzmq.tracer.watch import watch
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.keys import ClientKey, read_client_key
-from frzmq.transport.sockets import NO_DESCRIPTORS, TracerSockets
+from frzmq.transport.outbound import TracerSockets
+from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 
 if TYPE_CHECKING:
@@ -346,10 +348,10 @@ def address() -> str | None:
     return config.recorder if config is not None else None
 
 
-def key_file() -> str | None:
-    """As configured, for requests to that recorder."""
+def key() -> ClientKey | str | None:
+    """For requests to that recorder: as it was read when the recording began, which a process that has another user by now could not do; else the file."""
     config = _runtime.config
-    return config.key if config is not None else None
+    return _runtime.key or (config.key if config is not None else None)
 
 
 def flush(timeout_s: float) -> bool:

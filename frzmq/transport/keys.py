@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from frzmq.errors import ConfigError
+from frzmq.wire.codec import shown
 
 MAX_KEY_BYTES: Final = 4096
 """Of a file with one key."""
@@ -54,8 +55,11 @@ def read_toml(path: str, max_bytes: int, *, secret: bool) -> dict[str, Any]:
     """The values of a file of at most so many bytes; ``secret``: one that nobody else may read. Raises ConfigError."""
     try:
         with open(path, "rb", opener=_open_now) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{path}: wanted a key file, got something else")
             if secret:
-                _check_private(path, os.fstat(file.fileno()))
+                _check_private(path, status)
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this key file: {error.strerror}") from None
@@ -73,8 +77,6 @@ def _open_now(path: str, flags: int) -> int:
 
 
 def _check_private(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: wanted a key file, got something else")
     if status.st_uid not in (0, os.geteuid()):
         raise ConfigError(f"{path}: wanted a file of user {os.geteuid()}, got one of user {status.st_uid}")
     if status.st_mode & 0o077:
@@ -91,7 +93,7 @@ def name_of(values: dict[str, Any], where: str) -> str:
 
 def check_name(name: object, where: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"{where}: wanted a name of 1 to 64 letters, digits, '.', '_' and '-', got {name!r:.80}")
+        raise ConfigError(f"{where}: wanted a name of 1 to 64 letters, digits, '.', '_' and '-', got {shown(name)}")
     return name
 
 

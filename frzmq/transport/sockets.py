@@ -1,4 +1,4 @@
-"""Every socket and every socket option: the only ``import zmq``.
+"""Every socket and every socket option: the only ``import zmq``. Those who connect are in `frzmq.transport.outbound`.
 
 A socket belongs to one thread. LINGER is explicit everywhere, a send never blocks, and a receive copies: a kept
 zero-copy frame pins its whole receive buffer. ZMTP heartbeats stay off: with a stalled peer at its high-water mark they
@@ -158,6 +158,11 @@ def dealer_socket(context: Context, hwm: int = LINK_HWM) -> Socket:
     return socket
 
 
+def client_socket(context: Context) -> Socket:
+    """A control client's, not connected yet."""
+    return _socket(context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
+
+
 def router_socket(
     context: Context, endpoint: str, domain: Domain, hwm: int, admission: Admission | None = None
 ) -> Socket:
@@ -284,7 +289,7 @@ class Connection:
         self.monitor: Socket = socket.get_monitor_socket(_HANDSHAKES)
         self.connected = False
         self.problem = ""
-        """Why the recorder does not take this client, for people; "": it does, or is not there."""
+        """Why the recorder does not take this client, for people, behind its address; "": it does, or is not there."""
         self._failures = 0
         self._again_at = 0.0
         socket.connect(endpoint)
@@ -314,10 +319,10 @@ class Connection:
             # libzmq tries again; one alone may be a recorder that ended meanwhile
             self._failures += 1
             if self._failures > 1:
-                self.problem = f"{self._endpoint} {self._mismatch()}"
+                self.problem = self._mismatch()
 
     def _refused(self, why: str) -> None:
-        self.problem = f"{self._endpoint} {why}"
+        self.problem = why
         self._again_at = time.monotonic() + RETRY_REFUSED_S
 
     def _mismatch(self) -> str:
@@ -328,130 +333,6 @@ class Connection:
     def close(self) -> None:
         """The monitor; the socket is to be closed by its owner, with it."""
         self._socket.disable_monitor()
-
-
-class TracerSockets:
-    """The two sockets of a tracer, in the hands of the one thread that made them. ``key``: for a recorder on tcp that has keys."""
-
-    def __init__(self, endpoints: Endpoints, *, hwm: int = DATA_HWM, key: ClientKey | None = None) -> None:
-        self._context = new_context()
-        self._push = push_socket(self._context, hwm)
-        self._dealer = dealer_socket(self._context)
-        pairs = ((self._push, endpoints.data), (self._dealer, endpoints.link))
-        self._connections: tuple[Connection, ...] = ()
-        if endpoints.directory is None:
-            self._connections = tuple(Connection(socket, endpoint, key) for socket, endpoint in pairs)
-        else:
-            # whoever may enter the directory is admitted: there is no handshake to fail
-            for socket, endpoint in pairs:
-                socket.connect(endpoint)
-        self._poller = zmq.Poller()
-        self._poller.register(self._dealer, zmq.POLLIN)
-        self._inbox = Inbox(self._dealer)
-        self._wake_fd: int | None = None
-        self._wants_room = False
-        self._closed = False
-
-    def send_batch(self, frame: bytes) -> bool:
-        """Send one frame; False when the recorder is not there or reads too slowly: keep it, and try again later."""
-        return send_now(self._push, frame)
-
-    def send(self, message: bytes) -> bool:
-        """Send one link message; False when it was not taken."""
-        return send_now(self._dealer, message)
-
-    def receive(self) -> list[bytes]:
-        """The link messages that wait, up to 64."""
-        return [parts[-1] for parts in self._inbox.receive()]
-
-    def poll(self, timeout_ms: int, wake_fd: int | None = None, *, room: bool = False) -> bool:
-        """Wait until a link message, a byte on ``wake_fd`` (not read here), with ``room`` also space for a batch, or the timeout.
-
-        True when something is ready.
-        """
-        if wake_fd != self._wake_fd:
-            if self._wake_fd is not None:
-                self._poller.unregister(self._wake_fd)
-            if wake_fd is not None:
-                self._poller.register(wake_fd, zmq.POLLIN)
-            self._wake_fd = wake_fd
-        if room != self._wants_room:
-            if room:
-                self._poller.register(self._push, zmq.POLLOUT)
-            else:
-                self._poller.unregister(self._push)
-            self._wants_room = room
-        ready = bool(self._poller.poll(timeout_ms))
-        for connection in self._connections:
-            connection.look()
-        return ready
-
-    @property
-    def connected(self) -> bool:
-        """The recorder has taken both; known on tcp only."""
-        return bool(self._connections) and all(connection.connected for connection in self._connections)
-
-    @property
-    def problem(self) -> str:
-        """Why the recorder does not take this tracer, for people; "": it does, or is not there."""
-        return next((connection.problem for connection in self._connections if connection.problem), "")
-
-    def close(self, linger_ms: int = 0) -> bool:
-        """Close both, giving what was sent up to ``linger_ms`` to leave; True when all of it was closed in time."""
-        if self._closed:
-            return True
-        self._closed = True
-        for connection in self._connections:
-            connection.close()
-        monitors = (connection.monitor for connection in self._connections)
-        return close_all(self._context, (*monitors, self._push, self._dealer), linger_ms)
-
-
-class ClientSocket:
-    """The DEALER of a control client, and whether it is connected. ``key``: for a recorder on tcp that has keys.
-
-    Not IMMEDIATE: at a disconnect that drops what has arrived and was not yet read, such as the end of a snapshot whose recorder is gone. The
-    monitor tells the connection instead.
-    """
-
-    def __init__(self, endpoint: str, key: ClientKey | None = None) -> None:
-        self._context = new_context()
-        self._dealer = _socket(self._context, zmq.DEALER, CLIENT_HWM, MAX_MESSAGE_BYTES)
-        self._connection = Connection(self._dealer, endpoint, key)
-        self._poller = zmq.Poller()
-        self._poller.register(self._dealer, zmq.POLLIN)
-        self._poller.register(self._connection.monitor, zmq.POLLIN)
-
-    @property
-    def problem(self) -> str:
-        """Why the recorder does not take this client, for people; "": it does, or is not there."""
-        return self._connection.problem
-
-    def send(self, message: bytes, timeout_ms: int) -> bool:
-        """False when no recorder took it in time."""
-        connection = self._connection
-        while connection.look(0 if connection.connected else timeout_ms) and not connection.problem:
-            if connection.connected:
-                break
-        return connection.connected and send_now(self._dealer, message)
-
-    def receive(self, timeout_ms: int) -> bytes | None:
-        """One message, or None after the timeout, or when the recorder takes this client no more."""
-        until = time.monotonic() + timeout_ms / 1000
-        while not self.problem:
-            messages = receive_all(self._dealer, 1)
-            if messages:
-                return messages[0][-1]
-            left_ms = round((until - time.monotonic()) * 1000)
-            if left_ms <= 0:
-                return None
-            self._poller.poll(left_ms)
-            self._connection.look()
-        return None
-
-    def close(self, linger_ms: int = 100) -> bool:
-        self._connection.close()
-        return close_all(self._context, (self._connection.monitor, self._dealer), linger_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +357,9 @@ class RecorderSockets:
         self._zap: Socket | None = None
         self._peers: dict[int, str] = {}
         """The public keys of those that were heard, by the file descriptors of their connections."""
+        self.refused = 0
+        """Handshakes; of the last the public key:"""
+        self.refused_last = ""
         try:
             if admission is not None:
                 _need_curve()
@@ -525,7 +409,11 @@ class RecorderSockets:
 
     def _admit(self, domain: Domain, key: bytes) -> str:
         public: str = zmq.utils.z85.encode(key).decode("ascii")
-        return public if self._admission is not None and self._admission.admits(domain, public) else ""
+        if self._admission is not None and self._admission.admits(domain, public):
+            return public
+        self.refused += 1
+        self.refused_last = public
+        return ""
 
     def receive(self, socket: Socket) -> list[Received]:
         """Up to 64 waiting messages of the link, or of control."""
@@ -571,7 +459,8 @@ class RecorderSockets:
             self._cut(fd)
 
     def _cut(self, fd: int) -> None:
-        """Where the number has become that of another peer's connection, that one connects again, and nothing is lost."""
+        """Where the number has become that of another peer's connection, that one connects again: a tracer loses nothing, a client's request may have to be
+        asked anew."""
         self._peers.pop(fd, None)
         close_connection(fd, self._endpoints)
 

@@ -34,6 +34,6 @@ def zap_reply(request: list[bytes], admit: Callable[[Domain, bytes], str]) -> li
         return [_VERSION, request_id, b"500", b"wanted a request for CURVE", b"", b""]
     user = admit(domain, request[6])
     if not user:
-        # 400 is the only status of which the client is told
+        # a client is told of 400, which says that it is of no use to try again, and not of 300
         return [_VERSION, request_id, b"400", b"this key is not admitted", b"", b""]
     return [_VERSION, request_id, b"200", b"", user.encode(), b""]

@@ -26,7 +26,16 @@ MAX_FLAT_LIST: Final = 16
 _ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
 
-_REPR = reprlib.Repr()
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            # the interpreter converts no more than some thousand digits
+            return f"<an integer of {x.bit_length()} bits>"
+
+
+_REPR = _Short()
 _REPR.maxlevel = 3
 _REPR.maxstring = _REPR.maxother = 60
 

@@ -350,6 +350,8 @@ class Status:
     """Snapshots that triggers left in the directory."""
     stored_last: str = text(4096, "")
     """The path of the last."""
+    more: int = unsigned(32, 0)
+    """Tracers that a reply has no room for."""
     tracers: tuple[TracerStatus, ...] = many(nested_check(TracerStatus), 4096)
     errors: tuple[str, ...] = names(64)
 

@@ -14,7 +14,7 @@ from support.peers import dealer_to
 from support.places import PlacedRecorder, kill, placed_recorder, recorder_to_kill, started, with_limit
 from support.programs import Program
 from support.recorder_process import _free_ports
-from support.servers import until
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlError

@@ -22,7 +22,7 @@ from support.places import (
     with_mounts,
 )
 from support.programs import Program
-from support.servers import until
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlCode, ControlError

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.loads import Aside, truthful, until, written
+from support.loads import Aside, truthful, written
 from support.programs import Program
 from support.raw_tracer import RawTracer
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.reader.snapshot import Snapshot

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.places import PlacedRecorder, placed_recorder, started, with_mounts
-from support.servers import until
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.reader.snapshot import Snapshot, open_snapshot

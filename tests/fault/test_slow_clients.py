@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import support.quick_recorder
-from support.loads import Aside, Load, numbers, process_of, taken, until, until_state
+from support.loads import Aside, Load, numbers, process_of, taken, until_state
 from support.raw_tracer import RawTracer
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.transport.addresses import parse_address
-from frzmq.transport.sockets import CONTROL_HWM, ClientSocket
+from frzmq.transport.outbound import ClientSocket
+from frzmq.transport.sockets import CONTROL_HWM
 from frzmq.wire.messages import (
     MAX_CHUNK_BYTES,
     Credit,

@@ -9,21 +9,10 @@ from pathlib import Path
 
 import pytest
 import support.quick_recorder
-from support.loads import (
-    FLUSH_S,
-    Aside,
-    Load,
-    numbers,
-    process_of,
-    taken,
-    tracer_of,
-    truthful,
-    until,
-    until_state,
-    written,
-)
+from support.loads import FLUSH_S, Aside, Load, numbers, process_of, taken, tracer_of, truthful, until_state, written
 from support.programs import DEADLINE_S, Program
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.reader.snapshot import Snapshot

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from support.loads import taken, until, until_state
+from support.loads import taken, until_state
 from support.programs import DEADLINE_S, Program, environment
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 
@@ -85,7 +86,7 @@ LEAVES_A_CHILD = """
 """
 ONE_THREAD = """
     import frzmq, signal, threading
-    from frzmq.transport.sockets import TracerSockets
+    from frzmq.transport.outbound import TracerSockets
 
     used = {}
     for name in ("__init__", "send_batch", "send", "receive", "poll", "close"):

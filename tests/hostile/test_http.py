@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from support.servers import until
+from support.until import until
 
 from frzmq.httpserver import BoundedMixIn
 from frzmq.recorder.metrics import MetricsServer

@@ -43,6 +43,7 @@ def written(directory: str, data: bytes) -> str:
 @example(b"a." * 100_000 + b"b = 1")
 @example(b"\xff\xfe")
 @example(KEY.encode() + b"\x00")
+@example(b"name = 0x" + b"f" * 3500)
 def test_malicious_key_file_is_a_key_or_config_error_and_tells_no_secret(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = written(directory, data)
@@ -59,6 +60,8 @@ def test_malicious_key_file_is_a_key_or_config_error_and_tells_no_secret(data: b
 
 @given(st.binary(max_size=300) | damaged(CLIENTS))
 @example(b"version = 1\nclient = " + b"[{}," * 1000)
+@example(b"version = 0x" + b"f" * 5000)
+@example(b"version = 1\nclient = 0x" + b"f" * 5000)
 @example(b"version = 1\n" + b"[[client]]\n" * 5000)
 def test_malicious_list_of_clients_is_clients_or_config_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:

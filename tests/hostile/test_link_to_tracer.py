@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fake_buffer import FakeSockets
-from support.servers import until
+from support.until import until
 
 from frzmq.tracer.agent import Agent
 from frzmq.tracer.answers import MAX_ASIDE

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.attacked import Attacked, attacked
 from support.raw_tracer import RECORD, RawTracer
-from support.servers import until
+from support.until import until
 from support.zmtp import COMMAND, GREETING, LONG, MORE, RawPeer, frame, lying_frame, ready
 
 from frzmq.wire.batch import BatchType, Header, encode_batch

@@ -629,18 +629,28 @@ def test_calls_in_the_pure_python_buffer_are_an_error() -> None:
 
 def test_calls_that_the_environment_asks_for_in_vain_are_said(tmp_path: Path) -> None:
     code = """
-        import frzmq
+        import frzmq, logging, queue
+
+        class Said(logging.Handler):
+            def emit(self, record):
+                lines.put(record.getMessage())
+
+        lines = queue.Queue()
+        logging.getLogger("frzmq").addHandler(Said())
         try:
             frzmq.snapshot("s.frz")
         except Exception as error:
             print(type(error).__name__, error)
+        print(lines.get(timeout=20))
     """
     directory = os.environ["FRZMQ_RUNTIME_DIR"]
     variables = {"FRZMQ_RECORDER": directory, "FRZMQ_RUNTIME_DIR": directory, "FRZMQ_CALLS": "1", "FRZMQ_BUFFER": "py"}
     said = Program(tmp_path / "program.py", code, **variables).end()
-    assert said.startswith(
+    error, line = said.splitlines()
+    assert error.startswith(
         "StateError snapshot: wanted a process that records, got one that is off: ConfigError: calls: "
     )
+    assert line.startswith("nothing is recorded: ConfigError: calls: ")
 
 
 def cli(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

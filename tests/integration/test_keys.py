@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from support.keyed import VIEWER, Keyed, keyed_recorder
-from support.loads import until
 from support.programs import Program
 from support.raw_tracer import RawTracer
 from support.recorder_process import DEADLINE_S, recorder_process
+from support.until import until
 
 import frzmq
 from frzmq.cli import main
@@ -81,16 +81,14 @@ def tracers(client: ControlClient) -> list[TracerStatus]:
     return sorted(client.status().tracers, key=lambda tracer: tracer.service)
 
 
+def with_key(keyed: Keyed, tmp_path: Path, key: str, flush_s: str, **variables: str) -> Program:
+    """PROGRAM, which records with the key of that name."""
+    variables |= {"FRZMQ_RECORDER": keyed.address, "FRZMQ_KEY": str(tmp_path / f"{key}.key")}
+    return Program(tmp_path / "p.py", PROGRAM, str(tmp_path / "log"), flush_s, **variables)
+
+
 def test_keyed_recorder_takes_records_and_gives_snapshots_by_role(keyed: Keyed, tmp_path: Path) -> None:
-    program = Program(
-        tmp_path / "p.py",
-        PROGRAM,
-        str(tmp_path / "log"),
-        "20",
-        FRZMQ_RECORDER=keyed.address,
-        FRZMQ_KEY=str(tmp_path / "checkout.key"),
-        FRZMQ_SERVICE="checkout",
-    )
+    program = with_key(keyed, tmp_path, "checkout", "20", FRZMQ_SERVICE="checkout")
     assert program.line() == "True"
     with ControlClient(keyed.address, key=str(tmp_path / "grafana.key")) as grafana:
         assert [t.service for t in tracers(grafana)] == ["checkout"]
@@ -120,14 +118,7 @@ def test_key_of_a_tracer_asks_for_nothing_and_that_of_a_viewer_records_nothing(
         assert "does not admit the key 'checkout': it is not known there, revoked, or of another role" in denied(
             client.status
         )
-    program = Program(
-        tmp_path / "p.py",
-        PROGRAM,
-        str(tmp_path / "log"),
-        "0.1",
-        FRZMQ_RECORDER=keyed.address,
-        FRZMQ_KEY=str(tmp_path / "grafana.key"),
-    )
+    program = with_key(keyed, tmp_path, "grafana", "0.1")
     assert program.line() == "False"
     until(lambda: "does not admit the key 'grafana'" in log_of(tmp_path / "log"), "it is not told")
     program.tell("")
@@ -169,14 +160,7 @@ def test_program_without_a_key_goes_on_and_says_why_nothing_is_kept(keyed: Keyed
 
 def test_program_whose_key_file_others_can_read_goes_on_and_says_so(keyed: Keyed, tmp_path: Path) -> None:
     (tmp_path / "checkout.key").chmod(0o644)
-    program = Program(
-        tmp_path / "p.py",
-        PROGRAM,
-        str(tmp_path / "log"),
-        "0.1",
-        FRZMQ_RECORDER=keyed.address,
-        FRZMQ_KEY=str(tmp_path / "checkout.key"),
-    )
+    program = with_key(keyed, tmp_path, "checkout", "0.1")
     assert program.line() == "True"  # nothing is recorded, so that nothing is missing
     until(lambda: "others can read the secret in it" in log_of(tmp_path / "log"), "it is not said")
     program.tell("")
@@ -247,15 +231,7 @@ def test_key_that_is_admitted_later_gets_in_without_a_new_start(
     keyed.add("later", VIEWER)
     # whoever came into the list later is admitted: so the recorder has seen that
     until(lambda: admits(keyed, "later"), "the list is not seen")
-    program = Program(
-        tmp_path / "p.py",
-        PROGRAM,
-        str(tmp_path / "log"),
-        "0.1",
-        FRZMQ_RECORDER=keyed.address,
-        FRZMQ_KEY=str(tmp_path / "checkout.key"),
-        FRZMQ_SERVICE="late",
-    )
+    program = with_key(keyed, tmp_path, "checkout", "0.1", FRZMQ_SERVICE="late")
     assert program.line() == "False"
     until(lambda: "does not admit" in log_of(tmp_path / "log"), "it is not told")
     replace(clients, admitted)

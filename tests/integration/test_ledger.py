@@ -16,6 +16,7 @@ import pytest
 from support.counted_tracer import CountedTracer
 from support.programs import DEADLINE_S, Program
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlError
@@ -387,10 +388,7 @@ def test_ledger_of_a_recorder_that_was_restarted_begins_at_the_first_that_it_is_
         burst(running, 3000)
         second = stack.enter_context(recorder_process(f"ipc://{directory}"))
         client = stack.enter_context(ControlClient(second.address))
-        deadline = time.monotonic() + DEADLINE_S
-        while not client.status().tracers:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: client.status().tracers, "it does not come again", DEADLINE_S)
         until_settled(client, lambda status: status.recorded >= 6000)
         opened = taken(client, tmp_path / "s.frz")
         events = Counter(event.name for event in opened.events)

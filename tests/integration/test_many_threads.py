@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 from support.programs import DEADLINE_S, Program
+from support.until import until
 
 import frzmq
 from frzmq.control.client import ControlClient
@@ -131,11 +131,9 @@ def test_exec_ends_one_stream_to_its_last_record_and_begins_another(tmp_path: Pa
         try:
             assert program.line() == "done"
             assert flight.address
-            deadline = time.monotonic() + DEADLINE_S
+            pid = program.process.pid
             with ControlClient(flight.address) as client:
-                while {t.state for t in client.status().tracers if t.pid == program.process.pid} != {"dead", "live"}:
-                    assert time.monotonic() < deadline, client.status().tracers
-                    time.sleep(0.02)
+                until(lambda: {t.state for t in client.status().tracers if t.pid == pid} == {"dead", "live"})
             opened = opened_now(flight, tmp_path / "s.frz")
             assert numbers(opened, "before") == [*range(2000)]
             assert numbers(opened, "after") == [*range(1000)]

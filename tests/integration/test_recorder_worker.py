@@ -22,7 +22,7 @@ from support.recorder_process import RecorderProcess, recorder_process, start, u
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlCode, ControlError
 from frzmq.transport.addresses import parse_address
-from frzmq.transport.sockets import ClientSocket
+from frzmq.transport.outbound import ClientSocket
 from frzmq.wire.batch import BatchType, encode_batch
 from frzmq.wire.messages import (
     Cancel,

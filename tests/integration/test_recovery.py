@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.programs import DEADLINE_S, Program
 from support.recorder_process import until_ended, until_gone
+from support.until import until
 
 import frzmq
 import frzmq.tracer.runtime
@@ -52,11 +53,8 @@ WRITER = """
 def dead(flight: FlightRecorder, pid: int, path: Path) -> tuple[Snapshot, Process]:
     """A snapshot, once the recorder knows of the death."""
     assert flight.address
-    deadline = time.monotonic() + DEADLINE_S
     with ControlClient(flight.address) as client:
-        while [t.state for t in client.status().tracers if t.pid == pid] != ["dead"]:
-            assert time.monotonic() < deadline, client.status().tracers
-            time.sleep(0.02)
+        until(lambda: [t.state for t in client.status().tracers if t.pid == pid] == ["dead"], "it lives", DEADLINE_S)
     with path.open("wb") as file:
         flight.write_to(file)
     opened = open_snapshot(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support.programs import DEADLINE_S, Program
+from support.until import until
 
 import frzmq
 from frzmq.control.client import ControlClient
@@ -130,11 +130,8 @@ def test_program_that_is_stopped_for_long_and_silent_is_read_too(tmp_path: Path)
         try:
             assert program.line() == "held"
             assert flight.address
-            deadline = time.monotonic() + DEADLINE_S
             with ControlClient(flight.address) as client:
-                while "silent" not in [t.state for t in client.status().tracers]:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
+                until(lambda: "silent" in [t.state for t in client.status().tracers], "it speaks", DEADLINE_S)
             _, process, seen = opened_of(flight, tmp_path / "a.frz", program.process.pid)
             assert (process.state, seen) == ("silent", [*range(1000)])
         finally:

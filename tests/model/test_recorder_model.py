@@ -128,7 +128,7 @@ class RecorderModel(RuleBasedStateMachine):
 
     @invariant()
     def streams_are_the_oracles(self) -> None:
-        view = self.machine.view(self.now, 0)
+        view = self.machine.telling.view(self.now, 0)
         oracle = {(k.uuid, k.incarnation): k for k in [*self.known.values(), *self.old]}
         assert {(s.hello.uuid, s.hello.incarnation) for s in view.streams} == set(oracle)
         for stream in view.streams:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from support.held import Held, counted, died
 from support.programs import environment
-from support.servers import Server, until, write
+from support.servers import Server, write
+from support.until import until
 
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.held import counted
-from support.servers import Server, ask, until, write
+from support.servers import Server, ask, write
+from support.until import until
 
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import validate

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.held import Held, counted, died
-from support.servers import Server, ask, until, write
+from support.servers import Server, ask, write
+from support.until import until
 
 from frzmq.reader.validate import validate
 

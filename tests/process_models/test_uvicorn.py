@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.held import Held, counted
-from support.servers import Server, until, write
+from support.servers import Server, write
+from support.until import until
 
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("uvicorn", "starlette"))), reason="uvicorn or starlette is not installed"

@@ -11,6 +11,7 @@ from support.simulated.scenario import Scenario
 from support.simulated.world import SimulationError
 
 from frzmq.recorder.control import Control
+from frzmq.recorder.ends import Ends
 from frzmq.recorder.ledger import Book
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.ranges import Ranges
@@ -160,13 +161,13 @@ def a_flush_has_no_deadline(patch: Patch) -> None:
 
 @mutant
 def a_malformed_frame_stops_another(patch: Patch) -> None:
-    stop = RecorderMachine._stop
+    stop = Ends.stop
 
-    def wrong(self: RecorderMachine, tracer: Tracer, error: str, now_ns: int) -> None:
-        others = [other for other in self.live() if other is not tracer]
+    def wrong(self: Ends, tracer: Tracer, error: str, now_ns: int) -> None:
+        others = [other for other in self.machine.live() if other is not tracer]
         stop(self, others[0] if others else tracer, error, now_ns)
 
-    patch.setattr(RecorderMachine, "_stop", wrong)
+    patch.setattr(Ends, "stop", wrong)
 
 
 @mutant

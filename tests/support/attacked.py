@@ -20,7 +20,7 @@ from frzmq.transport.addresses import Endpoints, parse_address
 from frzmq.wire.messages import Status, TracerStatus
 from support.programs import Program
 from support.recorder_process import RecorderProcess, recorder_process
-from support.servers import until
+from support.until import until
 
 HONEST = """
 import select, sys
@@ -38,8 +38,8 @@ while True:
 """
 BOUND_BYTES = 278 << 20
 """`Guard.bound_bytes` of a recorder with the default ring that takes 30 MiB at its begin."""
-SLACK_BYTES = 160 << 20
-"""What comes between two looks, on a busy machine."""
+SLACK_BYTES = 512 << 20
+"""What comes between two looks: half a second of the flood on a machine so busy that the recorder is kept waiting. That it is cut, again and again, the tests see."""
 _CUT = re.compile(r"frzmq recorder: wanted .*: closed all \d+ connections \(\d+\)")
 _IDLE_S = 0.15
 
@@ -110,7 +110,8 @@ class Attacked:
         assert len(numbers) >= int(said)
         assert numbers == list(range(len(numbers)))
         assert self.look() <= BOUND_BYTES
-        assert self.peak_bytes <= BOUND_BYTES + SLACK_BYTES
+        peak_bytes, self.peak_bytes = self.peak_bytes, 0
+        assert peak_bytes <= BOUND_BYTES + SLACK_BYTES
 
     def _rests(self) -> bool:
         began, used = time.monotonic(), self.cpu_s()

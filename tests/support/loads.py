@@ -16,6 +16,7 @@ from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import Level, validate
 from frzmq.wire.messages import TracerStatus
 from support.programs import DEADLINE_S, Program
+from support.until import until
 
 T = TypeVar("T")
 
@@ -136,13 +137,6 @@ class Aside(Generic[T]):
 def until_stopped(pid: int) -> None:
     """A child: a signal returns before the process feels it."""
     os.waitid(os.P_PID, pid, os.WSTOPPED)
-
-
-def until(reached: Callable[[], object], why: str, deadline_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not reached():
-        assert time.monotonic() < deadline, why
-        time.sleep(0.01)
 
 
 def tracer_of(client: ControlClient, pid: int) -> TracerStatus | None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.keys import ClientKey
-from frzmq.transport.sockets import TracerSockets
+from frzmq.transport.outbound import TracerSockets
 from frzmq.wire.batch import (
     BatchType,
     EndMark,

@@ -9,11 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from support.programs import PACKAGE_PARENT
+from support.until import until
 
 DEADLINE_S = 20.0
 
@@ -117,18 +117,12 @@ def _free_ports() -> int:
 
 
 def until_gone(path: Path) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still there"
-        time.sleep(0.01)
+    until(lambda: not path.exists(), f"{path} is still there", DEADLINE_S)
 
 
 def until_ended(pid: int) -> None:
     """Of a process that is somebody else's to wait for, and may not have done so yet."""
-    deadline = time.monotonic() + DEADLINE_S
-    while _runs(pid):
-        assert time.monotonic() < deadline, f"{pid} still runs"
-        time.sleep(0.01)
+    until(lambda: not _runs(pid), f"{pid} still runs", DEADLINE_S)
 
 
 def _runs(pid: int) -> bool:

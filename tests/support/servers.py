@@ -11,24 +11,17 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from support.programs import environment
+from support.until import until
 
 DEADLINE_S = 30.0
 END_S = 20.0
 """Less than what any of the servers grants its workers."""
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
 
 
 class _UnixConnection(http.client.HTTPConnection):

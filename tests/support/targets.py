@@ -25,11 +25,11 @@ from frzmq.export.text import write_text
 from frzmq.reader.snapshot import open_snapshot
 from frzmq.reader.validate import validate
 from frzmq.recorder.events import FrameReceived, LinkReceived, SendLink, SendReply, Tick
+from frzmq.recorder.inputs import control_input, link_input
 from frzmq.recorder.machine import RecorderMachine
 from frzmq.recorder.ranges import Ranges
 from frzmq.recorder.stream import Stream as RecorderStream
 from frzmq.recorder.tail import Tail, read_tail
-from frzmq.recorder.worker import control_input, link_input
 from frzmq.snapfile.format import CRC, PROLOGUE, SECTION, SECTION_MAGIC
 from frzmq.tracer._buffer_py import Buffer
 from frzmq.wire.batch import (
@@ -279,7 +279,7 @@ def _finish(machine: RecorderMachine) -> None:
     for second in range(1, 4):
         machine.handle(Tick(), second * 10**9)
     encode_message(StatusReply(1, machine.status(4 * 10**9)))
-    machine.view(4 * 10**9, 0)
+    machine.telling.view(4 * 10**9, 0)
     for tracer in machine.status(4 * 10**9).tracers:
         places = tracer.open + tracer.held + tracer.evicted + tracer.late + tracer.overwritten + tracer.missing
         assert tracer.recorded == places, tracer

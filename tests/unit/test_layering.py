@@ -26,9 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 PURE = {
-    "tracer.pure": {"machine", "events", "generations", "outbox", "slices"},
+    "tracer.pure": {"machine", "events", "ports", "generations", "outbox", "slices"},
     "recorder.pure": {
-        "ring", "machine", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
+        "ring", "machine", "known", "joining", "ends", "telling", "inputs", "stream", "streams", "tracers", "control", "events", "incidents", "ranges", "tail", "backoff", "horizon", "ledger",
     },
 }  # fmt: skip
 # the public names, and the start of the program: no layer of their own; only programs import the first

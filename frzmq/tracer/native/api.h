@@ -81,6 +81,14 @@ static PyObject *call_python_api(const char *name, PyObject *const *args, size_t
     return result;
 }
 
+/* As call_python_api, of a record. An interpreter that ends imports nothing any more: then the record is not kept, and nobody hears of it. */
+static PyObject *record_by_python_api(const char *name, PyObject *const *args, size_t count, PyObject *names) {
+    PyObject *result = call_python_api(name, args, count, names);
+    if (result != NULL || !PyErr_ExceptionMatches(PyExc_ImportError)) return result;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
 /* This thread's writer into `b`, borrowed from its list. NULL: none, or (an exception set) raised by the program. */
 static Writer *slow_writer(Buffer *b) {
     Py_INCREF(b);
@@ -450,7 +458,7 @@ static PyObject *api_event(PyObject *module, PyObject *const *args, Py_ssize_t c
     Buffer *b = active;
     if (UNLIKELY(b == NULL)) {
         if (recording == NULL) Py_RETURN_NONE;
-        return call_python_api("event", args, 1, names);
+        return record_by_python_api("event", args, 1, names);
     }
     Writer *w = find_writer(b);
     if (UNLIKELY(w == NULL)) goto done;
@@ -477,7 +485,7 @@ static PyObject *api_event(PyObject *module, PyObject *const *args, Py_ssize_t c
     }
     switch (event_natively(b, w, args[0], args + 1, names)) {
     case 0:
-        return call_python_api("event_slowly", args, 1, names);
+        return record_by_python_api("event_slowly", args, 1, names);
     case -1:
         return NULL;
     }
@@ -495,7 +503,7 @@ static PyObject *api_gauge(PyObject *module, PyObject *const *args, Py_ssize_t c
     Buffer *b = active;
     if (UNLIKELY(b == NULL)) {
         if (recording == NULL) Py_RETURN_NONE;
-        return call_python_api("gauge", args, 2, NULL);
+        return record_by_python_api("gauge", args, 2, NULL);
     }
     Writer *w = find_writer(b);
     if (UNLIKELY(w == NULL)) goto done;

@@ -266,9 +266,9 @@ class Oracle:
         for uuid, seen in self._current.items():
             seen.went = seen.went or uuid not in live
         config = self.recorder.config
-        held_bytes = machine._ring.size_bytes
+        held_bytes = machine.ring.size_bytes
         cap_bytes = config.max_bytes + 2 * config.max_generation_bytes
-        strings_bytes = sum(tracer.stream.strings_bytes for tracer in machine._tracers.values())
+        strings_bytes = sum(tracer.stream.strings_bytes for tracer in machine.known.by_number.values())
         self.world.check(
             held_bytes <= max(cap_bytes, strings_bytes), f"the ring has {held_bytes} bytes, and may have {cap_bytes}"
         )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from support.keyed import keyed_recorder
-from support.loads import until
 from support.recorder_process import recorder_process
+from support.until import until
 
 from frzmq.cli import main
 from frzmq.doctor import look as module
@@ -151,6 +151,16 @@ def test_check_names_dockers_default_of_shared_memory() -> None:
     docker = place("directory", total_bytes=64 * MB, free_bytes=30 * MB)
     [finding] = [finding for finding in findings(docker) if finding.check == "shared memory"]
     assert finding.advice.endswith("64 MiB is Docker's default, see --shm-size")
+
+
+def test_check_of_a_recorder_that_does_not_take_the_key_speaks_of_the_key() -> None:
+    [finding] = [
+        f
+        for f in findings(place("recorder", status=None, error="tcp://h:1 does not admit the key", denied=True))
+        if f.check == "recorder"
+    ]
+    assert (finding.level, finding.found) == ("problem", "tcp://h:1 does not admit the key")
+    assert finding.advice == "FRZMQ_KEY or --key names the file of a key that it admits (docs/keys.md)"
 
 
 def test_checks_where_nobody_asked_for_a_recorder_or_a_directory_are_content() -> None:

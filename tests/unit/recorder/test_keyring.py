@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -174,6 +175,37 @@ def test_watched_keys_that_cannot_be_read_stay_as_they_were_and_say_so_once(keys
             watched.refresh()
         assert watched.refresh() is None
         assert watched.admits(Domain.RECORD, public)
+    file.write_text(good)
+    assert watched.refresh() is not None
+
+
+def test_watched_keys_that_could_not_be_read_for_a_moment_are_read_the_next_time(
+    keys: KeyDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without file descriptors must not forget who was revoked meanwhile."""
+    keys.add("a", TRACER, str(tmp_path / "a"), pair)
+    public = keys.clients()[0].public
+    watched = WatchedKeys(keys.path)
+    keys.revoke("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(ConfigError, match="Too many open files"):
+            watched.refresh()
+        assert watched.refresh() is None
+    assert watched.admits(Domain.RECORD, public)
+    assert watched.refresh() is not None
+    assert not watched.admits(Domain.RECORD, public)
+
+
+def test_watched_keys_after_a_broken_list_follow_the_good_one(keys: KeyDirectory, tmp_path: Path) -> None:
+    keys.add("a", TRACER, str(tmp_path / "a"), pair)
+    public = keys.clients()[0].public
+    watched = WatchedKeys(keys.path)
+    file = Path(keys.path, "clients.toml")
+    good = file.read_text()
+    file.write_text("[[client")
+    with pytest.raises(ConfigError):
+        watched.refresh()
     file.write_text(good)
     assert watched.refresh() is not None
     assert watched.admits(Domain.RECORD, public)

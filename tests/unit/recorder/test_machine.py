@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from frzmq.config import RecorderConfig
+from frzmq.recorder.ends import DEATH_GRACE_NS
 from frzmq.recorder.events import (
     Answer,
     ForgetTracer,
@@ -35,7 +36,8 @@ from frzmq.recorder.events import (
     WriteSnapshot,
 )
 from frzmq.recorder.incidents import COALESCE_NS
-from frzmq.recorder.machine import ACK_EVERY_BYTES, DEATH_GRACE_NS, MAX_TRACERS, RecorderMachine
+from frzmq.recorder.joining import MAX_TRACERS
+from frzmq.recorder.machine import ACK_EVERY_BYTES, RecorderMachine
 from frzmq.recorder.tail import Run, Tail
 from frzmq.wire.batch import BatchType, EndMark, Header, WriterEnd, decode_end_mark, encode_batch, encode_end_mark
 from frzmq.wire.chunk import FileHeader, layout_for
@@ -102,7 +104,7 @@ class Bench:
         return self.give(RequestReceived(b"c", request))
 
     def sealed(self, at: int = 0) -> tuple[SealedGeneration, ...]:
-        return self.machine.view(self.now, 0).streams[at].sealed
+        return self.machine.telling.view(self.now, 0).streams[at].sealed
 
 
 class Peer:
@@ -334,11 +336,11 @@ def test_machine_overwritten_and_missing_are_told_apart() -> None:
     peer.end(2, 0, 10, (0, 2), (7, 8))
     bench.tick(S)
     peer.open(2)
-    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
     assert (ledger.recorded, ledger.open) == (3, 3)
     bench.tick(S)
     peer.open(3)
-    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
     assert (ledger.recorded, ledger.held, ledger.overwritten, ledger.missing) == (10, 3, 3, 4)
     assert [(g.complete, g.lost) for g in bench.sealed()] == [(False, 7), (True, 0)]
 
@@ -372,7 +374,7 @@ def test_machine_memory_stays_below_the_cap_when_a_tracer_never_advances() -> No
     for n in range(40):
         peer.records(n, 1, 100 << 10)
         assert bench.machine.status(bench.now).held_bytes <= CONFIG.max_bytes + 2 * CONFIG.max_generation_bytes
-    stream = bench.machine.view(bench.now, 0).streams[0]
+    stream = bench.machine.telling.view(bench.now, 0).streams[0]
     assert (stream.ledger.recorded, stream.ledger.held, stream.state) == (40, 0, State.LIVE)
     assert stream.ledger.evicted + stream.ledger.late + stream.ledger.open == 40
     assert any("past the cap" in error for error in bench.machine.status(bench.now).errors)
@@ -385,9 +387,9 @@ def test_machine_horizon_is_behind_what_came_late_of_a_generation_that_grew_past
     for n in range(4):
         peer.records(n, 1, 1 << 10)
         bench.tick(MS)
-    before = bench.machine.view(bench.now, 0)
+    before = bench.machine.telling.view(bench.now, 0)
     peer.records(4, 1, 1 << 10)
-    after = bench.machine.view(bench.now, 0)
+    after = bench.machine.telling.view(bench.now, 0)
     (generation,) = bench.sealed()
     assert (generation.seal, generation.complete) == (Seal.OVERFLOW, False)
     assert after.streams[0].ledger.late == before.streams[0].ledger.late + 1
@@ -478,7 +480,7 @@ def test_machine_records_that_come_while_the_buffer_is_read_are_there_once() -> 
     bench.give(TailRead(b"p" * 16, Tail(header, (), (run,), (), ())))
     (sealed,) = bench.sealed()
     assert (sealed.seal, sealed.records, sealed.batches) == (Seal.DEATH, 3, 2)
-    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
     assert (ledger.recorded, ledger.held, ledger.balanced) == (3, 3, True)
 
 
@@ -499,7 +501,7 @@ def test_machine_tail_holds_nothing_again_that_was_there_before_the_recorder_was
     # a writer that rested since has no cut in its chunk
     run = Run(2, 1, 0, 3, bench.now, bench.now + 3, RECORD * 3)
     bench.give(TailRead(b"p" * 16, Tail(header, (), (run,), (), ())))
-    assert bench.machine.view(bench.now, 0).streams[0].ledger == Ledger(3, held=1, evicted=2)
+    assert bench.machine.telling.view(bench.now, 0).streams[0].ledger == Ledger(3, held=1, evicted=2)
 
 
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
@@ -617,7 +619,7 @@ def test_machine_flush_waits_for_a_tracer_whose_generation_was_sealed_for_want_o
     peer = Peer(bench)
     peer.open(1)
     peer.records(0, 1, 4 << 10)
-    assert bench.machine.view(bench.now, 0).streams[0].ledger.evicted == 1
+    assert bench.machine.telling.view(bench.now, 0).streams[0].ledger.evicted == 1
     assert bench.ask(FlushRequest(3)) == [peer.say(Advance(2))]
     assert peer.records(1, 1) == []
     assert peer.end(2, 0, 2)[-1] == SendReply(b"c", FlushReply(3))
@@ -632,7 +634,7 @@ def test_machine_flush_waits_for_a_tracer_that_goes_on_after_a_silence() -> None
     assert bench.ask(FlushRequest(3)) == []
     assert peer.records(0, 1) == []
     assert peer.end(1, 0, 1)[-1] == SendReply(b"c", FlushReply(3))
-    ledger = bench.machine.view(bench.now, 0).streams[0].ledger
+    ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
     assert (ledger.held, ledger.late) == (1, 0)
 
 
@@ -656,7 +658,7 @@ def test_machine_view_does_not_change_afterwards() -> None:
     peer = Peer(bench)
     peer.open(1)
     peer.end(0, 0, 0)
-    view = bench.machine.view(bench.now, 0)
+    view = bench.machine.telling.view(bench.now, 0)
     bench.tick(S)
     peer.open(2)
     peer.end(0, 0, 0)
@@ -687,7 +689,7 @@ def test_machine_off_discards_and_start_begins_anew() -> None:
     peer.open(2)
     peer.records(5, 1)
     peer.end(1, 5, 6)
-    stream = bench.machine.view(bench.now, 0).streams[0]
+    stream = bench.machine.telling.view(bench.now, 0).streams[0]
     assert [(g.generation, g.records) for g in stream.sealed] == [(2, 1)]
     ledger = stream.ledger
     assert (ledger.recorded, ledger.held, ledger.evicted, ledger.late, ledger.missing) == (3, 1, 2, 0, 0)
@@ -744,7 +746,7 @@ def test_machine_lock_that_is_none_does_not_keep_a_silent_tracer() -> None:
     peers = [Peer(bench, name) for name in (b"p", b"q")]
     bench.give(Unwatched(peers[0].hello.uuid))
     bench.give(Unwatched(b"?" * 16))
-    bench.tick(60 * S)
+    bench.tick(65 * S)
     bench.tick(S)
     assert [(t.uuid, t.state) for t in bench.machine.status(bench.now).tracers] == [(peers[1].hello.uuid, "silent")]
 

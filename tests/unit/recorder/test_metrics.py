@@ -106,6 +106,16 @@ def test_metrics_have_no_more_series_for_more_processes() -> None:
     assert sizes[0] == sizes[1] < 50
 
 
+def test_metrics_of_a_process_that_a_status_has_no_room_for_are_not_counted_twice() -> None:
+    totals = metrics._Totals()
+    both = two().tracers
+    totals.add(both, whole=True)
+    before = {service: dict(counts) for service, counts in totals.by_service.items()}
+    totals.add(both[:1], whole=False)
+    totals.add(both, whole=True)
+    assert {service: dict(counts) for service, counts in totals.by_service.items()} == before
+
+
 @pytest.mark.usefixtures("always_fresh")
 def test_metrics_that_count_never_go_down() -> None:
     """When a process is forgotten, when what was missing comes late, when a process comes anew."""

@@ -242,6 +242,20 @@ def test_agent_that_is_rejected_says_so_once(bench: Bench, said: Said) -> None:
     assert said.empty()
 
 
+def test_agent_that_is_rejected_again_and_again_writes_one_short_line(bench: Bench, said: Said) -> None:
+    """A recorder, or whoever speaks for it on a wire without keys, is not to write into the program's log what it likes."""
+    bench.agent.start()
+    bench.sockets.wait_message(Hello)
+    for number in range(50):
+        bench.sockets.tell(Reject(f"{number}\nERROR:root:forged\x1b[31m" + "x" * 900))
+    bench.join()
+    bench.wait_batch(BatchType.OPEN)
+    line = said.next()
+    assert line.startswith("the recorder does not take what this process records: 0?ERROR:root:forged?[31mxxx")
+    assert len(line) < 600
+    assert said.empty()
+
+
 def test_agent_garbage_on_the_link_is_counted(bench: Bench) -> None:
     bench.agent.start()
     bench.sockets.wait_message(Hello)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from frzmq.errors import ConfigError
-from frzmq.transport.keys import ClientKey, KeyPair, format_client_key, read_client_key
+from frzmq.transport.keys import ClientKey, KeyPair, format_client_key, read_client_key, read_toml
 from frzmq.transport.sockets import new_pair
 
 KEY = ClientKey("checkout", KeyPair("p" * 40, "s" * 40), "r" * 40)
@@ -77,6 +77,15 @@ def test_client_key_with_a_cut_secret_does_not_tell_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         read_client_key(path)
     assert "ssss" not in str(refused.value)
+
+
+def test_list_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A writer that holds the fifo and says nothing would make a read return nothing at all."""
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    held = os.open(tmp_path / "fifo", os.O_RDWR | os.O_NONBLOCK)
+    with pytest.raises(ConfigError, match="got something else"):
+        read_toml(str(tmp_path / "fifo"), 4096, secret=False)
+    os.close(held)
 
 
 def test_client_key_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -4,21 +4,23 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.peers import dealer_to
+from support.until import until as until_within
 
 from frzmq.errors import ConfigError
 from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.outbound import TracerSockets
 from frzmq.transport.sockets import (
     MAX_TO_RECORDER_BYTES,
     PARTS_A_CALL,
     Again,
     RecorderSockets,
-    TracerSockets,
     close_all,
     new_context,
     receive_all,
@@ -27,6 +29,7 @@ from frzmq.transport.sockets import (
 )
 
 DEADLINE_S = 10.0
+until = partial(until_within, seconds=DEADLINE_S)
 
 
 @pytest.fixture
@@ -46,12 +49,6 @@ def tracer(endpoints: Endpoints, recorder: RecorderSockets) -> Iterator[TracerSo
     sockets = TracerSockets(endpoints)
     yield sockets
     assert sockets.close(0)
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline
 
 
 def receive(recorder: RecorderSockets) -> bytes:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import zmq
 from support.peers import dealer_to, push_to
+from support.until import until as until_within
 
 import frzmq
 from frzmq.config import RecorderConfig
@@ -25,13 +27,12 @@ from frzmq.tracer.events import SendFrame
 from frzmq.tracer.outbox import Outbox
 from frzmq.transport import sockets as transport
 from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.outbound import ClientSocket, TracerSockets
 from frzmq.transport.sockets import (
     DATA_HWM,
     MAX_PARTS,
-    ClientSocket,
     RecorderSockets,
     Socket,
-    TracerSockets,
     close_all,
     new_context,
     receive_all,
@@ -42,6 +43,7 @@ from frzmq.transport.zap import Domain
 from frzmq.wire.batch import COALESCE_BYTES, BatchType, Header, split_headers
 
 DEADLINE_S = 10.0
+until = partial(until_within, seconds=DEADLINE_S)
 PACKAGE = Path(frzmq.__file__).parent
 
 
@@ -55,12 +57,6 @@ def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
     sockets = RecorderSockets(endpoints)
     yield sockets
     assert sockets.close(0)
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline
 
 
 def frames_after_a_turn(worker: Worker) -> int:
