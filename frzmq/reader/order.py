@@ -1,16 +1,17 @@
 """One stream's records in the order of time.
 
 The records of one writer are in order as they were written; those of one generation are merged over its writers; and a generation is merged with the one
-behind it, because a thread may be stopped between taking a record's time and publishing it.
+behind it, because a thread may be stopped between taking a record's time and publishing it. What was read from a buffer may be of long before its
+generation: an earlier recorder had acknowledged it, and the thread has rested since. Such writers of the last generation are merged with all of it.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from frzmq.reader.decode import DecodedGeneration, RecordDecoder, Strings, decode_generation
 from frzmq.reader.model import Gap, Record
@@ -19,6 +20,8 @@ from frzmq.snapfile.load import Section, SnapshotFile
 from frzmq.wire.batch import Batch, Opening, WriterEnd
 
 Problem = Callable[[str], None]
+FROM_A_BUFFER: Final = frozenset({"death", "stuck"})
+"""Seals of generations that may have what was read from a buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,30 @@ class StreamReader:
 
     def entries(self) -> Iterator[Entry]:
         """Everything, ordered by time, an `Opened` or `Lost` before the records of the same time."""
-        return _overlapping(self._generations())
+        return heapq.merge(_overlapping(self._generations()), *self._early(), key=entry_time)
+
+    def _early(self) -> list[Iterator[Record]]:
+        """Of the last generation the writers that reach back beyond the one before it."""
+        if not self._reaches_back:
+            return []
+        decoded = self._decoded(self.sections[-1], self._file.body(self.sections[-1]).data)
+        early = {writer: batches for writer, batches in decoded.writers.items() if self._is_early(batches)}
+        return self._writers(self.sections[-1], decoded, early)
+
+    @property
+    def _reaches_back(self) -> bool:
+        """The last generation may, and further than the one before it."""
+        last = self.sections[-1].info if len(self.sections) > 2 else None
+        return last is not None and last.seal in FROM_A_BUFFER
+
+    def _is_early(self, batches: list[Batch]) -> bool:
+        before = self.sections[-2].info
+        assert before is not None
+        return batches[0].header.last_ns < before.first_ns
+
+    def _decoded(self, section: Section, data: bytes) -> DecodedGeneration:
+        assert section.info is not None
+        return decode_generation(data, section.info.end_mark, sealed_by_mark=section.info.seal == "end mark")
 
     def _generations(self) -> Iterator[Iterator[Entry]]:
         expected: dict[int, int] = {}
@@ -74,9 +100,7 @@ class StreamReader:
         for section in self.sections:
             assert section.info is not None
             body = self._file.body(section)
-            decoded = decode_generation(
-                body.data, section.info.end_mark, sealed_by_mark=section.info.seal == "end mark"
-            )
+            decoded = self._decoded(section, body.data)
             for wrong in filter(None, (body.problem, *decoded.problems)):
                 self._problem(f"{section}: {wrong}" if wrong is not body.problem else wrong)
             marks: list[Entry] = [*self._opened(section.info, decoded)]
@@ -85,14 +109,19 @@ class StreamReader:
             marks += [Lost(gap.begin_ns, gap) for gap in self._dropped(section.info, decoded, dropped)]
             marks.sort(key=entry_time)
             before = section.info
-            yield heapq.merge(marks, *self._writers(section, decoded), key=entry_time)
+            writers = decoded.writers
+            if section is self.sections[-1] and self._reaches_back:
+                writers = {writer: batches for writer, batches in writers.items() if not self._is_early(batches)}
+            yield heapq.merge(marks, *self._writers(section, decoded, writers), key=entry_time)
 
     def _opened(self, info: GenerationInfo, decoded: DecodedGeneration) -> Iterator[Opened]:
         if decoded.opening is not None:
             at_ns = decoded.opening.monotonic_ns + self._offset_ns
             yield Opened(at_ns, self._number, info.generation, decoded.opening, self.strings)
 
-    def _writers(self, section: Section, decoded: DecodedGeneration) -> list[Iterator[Record]]:
+    def _writers(
+        self, section: Section, decoded: DecodedGeneration, writers: Mapping[int, list[Batch]]
+    ) -> list[Iterator[Record]]:
         assert section.info is not None
         generation, process, offset_ns = section.info.generation, self._number, self._offset_ns
 
@@ -115,7 +144,7 @@ class StreamReader:
                     generation,
                 )
 
-        return [records(batches) for batches in decoded.writers.values()]
+        return [records(batches) for batches in writers.values()]
 
     def _gaps(
         self,

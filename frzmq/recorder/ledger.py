@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
+from types import MappingProxyType
 from typing import Final
 
 from frzmq.recorder.ranges import Ranges
@@ -84,8 +85,16 @@ class Book:
 
     # --- what became of records
 
-    def settle(self, received: Mapping[int, Ranges], mark: EndMark | None, *, whole: bool) -> tuple[int, bytes]:
-        """Gives every record of a generation that is sealed its place, those that came in the ring; ``whole``: all batches that the mark counts are here, so
+    def settle(
+        self,
+        received: Mapping[int, Ranges],
+        mark: EndMark | None,
+        gone: Mapping[int, int] = MappingProxyType({}),
+        *,
+        whole: bool,
+    ) -> tuple[int, bytes]:
+        """Gives every record of a generation that is sealed its place, those that came in the ring; ``gone``: by writer, the first of those whose batches came
+        without them; ``whole``: all batches that the mark counts are here, so
         that what they do not hold the tracer itself had lost. Returns ``(how many of it are lost, what `evict` is to be given)``."""
         rows = {row.writer: row for row in mark.writers} if mark is not None else {}
         lost = 0
@@ -94,9 +103,14 @@ class Book:
             came = received.get(writer, NOTHING)
             row = rows.get(writer)
             if row is None and not came:
-                # batches of which the records are gone, and nothing says how many they were
+                if writer in gone:
+                    # how many they were the writer's next index will say
+                    self._span(writer, gone[writer])
                 continue
-            first, end = (row.first_index, row.next_index) if row is not None else (came.start, came.end)
+            if row is not None:
+                first, end = row.first_index, row.next_index
+            else:
+                first, end = min(came.start, gone.get(writer, came.start)), came.end
             span = self._span(writer, first)
             if len(came) == 1 and came.start == span.settled and came.end == end:
                 # all of it, in one piece: nearly always

@@ -66,6 +66,8 @@ class _Open:
     records: int = 0
     received: dict[int, Ranges] = field(default_factory=dict)
     """Record indices by writer."""
+    gone: dict[int, int] = field(default_factory=dict)
+    """By writer: the first index of batches that came without their records."""
     mark: EndMark | None = None
     mark_body: bytes = b""
     mark_batches: int = 0
@@ -429,6 +431,8 @@ class Stream:
             here.first_ns = min(here.first_ns or header.base_ns, header.base_ns)
         end = header.first_index + header.count
         here.received.setdefault(header.writer, Ranges()).add(header.first_index, end)
+        if not header.count:
+            here.gone[header.writer] = min(header.first_index, here.gone.get(header.writer, header.first_index))
         _remember(self._next_index, header.writer, max(end, self._next_index.get(header.writer, 0)))
 
     def _without_what_came_before(self, mark: EndMark, here: _Open) -> EndMark:
@@ -480,22 +484,26 @@ class Stream:
                     f"end mark of generation {oldest.number}: wanted {oldest.mark_batches} batches before it, got {oldest.batches} and no gap"
                 )
             elif later is not None and not self._has_gap(start, later.first_tseq):
-                sealed.append(self._seal(Seal.LATER_GENERATION, complete=oldest.opened and oldest.mark is None))
+                sealed.append(self._seal(Seal.LATER_GENERATION, complete=self._is_proven(oldest)))
             elif len(self._open) > MAX_OPEN:
                 sealed.append(self._seal(Seal.LATER_GENERATION, complete=False))
             elif self._goodbye_tseq and not self._has_gap(start, self._goodbye_tseq):
-                sealed.append(self._seal(Seal.GOODBYE, complete=oldest.opened and oldest.mark is None))
+                sealed.append(self._seal(Seal.GOODBYE, complete=self._is_proven(oldest)))
             else:
                 break
         self.ended = bool(self._goodbye_tseq) and not self._open
         return sealed
+
+    def _is_proven(self, oldest: _Open) -> bool:
+        """Without an end mark: from its opening to what seals it no sequence number is missing, nor could an earlier recorder have had one."""
+        return oldest.opened and oldest.mark is None and oldest.first_tseq >= self._gaps_from
 
     def _seal(self, seal: Seal, *, complete: bool) -> SealedGeneration:
         """The oldest open generation, taken out."""
         oldest = self._open.pop(0)
         self._sealed_through = oldest.number
         self.open_bytes -= oldest.charged_bytes
-        lost, counted = self._book.settle(oldest.received, oldest.mark, whole=oldest.whole)
+        lost, counted = self._book.settle(oldest.received, oldest.mark, oldest.gone, whole=oldest.whole)
         oldest.frames.sort(key=lambda frame: frame[0])
         return SealedGeneration(
             generation=oldest.number,

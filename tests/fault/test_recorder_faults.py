@@ -87,8 +87,22 @@ def check_life(opened: Snapshot, loads: list[Load], acknowledged: dict[int, dict
         assert ledger.missing <= sum(f[0] for f in found.values())
 
 
-def check_kills(tmp_path: Path, directory: Path, kills: int, programs: int, threads: int, burst: int) -> None:
-    """Every record is stored by the recorder that acknowledged it, or by the next one; each once, with its name."""
+def check_counted(opened: Snapshot, loads: list[Load], acknowledged: dict[int, dict[int, int]]) -> None:
+    """What it does not hold of what the recorder before had not acknowledged, it counts."""
+    indices = held(opened)
+    for one in loads:
+        process = process_of(opened, one.pid)
+        assert all(thread == sorted(set(thread)) for thread in numbers(opened, one.pid, one.threads))
+        rows = {row.writer: row for row in process.writers}
+        for writer, found in indices[process.number].items():
+            assert found[-1] + 1 - rows[writer].recorded <= acknowledged[one.pid].get(writer, 0)
+
+
+def check_kills(
+    tmp_path: Path, directory: Path, kills: int, programs: int, threads: int, burst: int, *, fits: bool = True
+) -> None:
+    """Every record is stored by the recorder that acknowledged it, or by the next one; each once, with its name. ``fits``: the buffers hold what comes
+    meanwhile; else what they do not hold is counted."""
     lives = Lives(directory, tmp_path)
     loads: list[Load] = []
     snapshots: list[Path] = []
@@ -115,7 +129,7 @@ def check_kills(tmp_path: Path, directory: Path, kills: int, programs: int, thre
         lives.kill()
     for path, before in zip(snapshots, acknowledged, strict=True):
         opened = truthful(path)
-        check_life(opened, loads, before)
+        (check_life if fits else check_counted)(opened, loads, before)
     for one in loads:
         assert [found[-1] + 1 for found in numbers(opened, one.pid, one.threads)] == ends[one.pid]
 
@@ -130,6 +144,14 @@ def test_recorder_killed_ten_times_under_load_of_nine_threads_loses_nothing_and_
     tmp_path: Path, directory: Path
 ) -> None:
     check_kills(tmp_path, directory, kills=10, programs=3, threads=3, burst=5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_recorder_killed_ten_times_under_more_load_than_the_buffers_hold_counts_what_is_not_there(
+    tmp_path: Path, directory: Path
+) -> None:
+    check_kills(tmp_path, directory, kills=10, programs=4, threads=4, burst=50, fits=False)
 
 
 MEASURED = """

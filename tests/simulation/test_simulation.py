@@ -31,6 +31,7 @@ FOUND = {
     44: "batches that came while the buffer of a silent tracer was read were in the snapshot twice",
     188: "what a tracer had under way as it was stopped was told of nowhere",
     296: "what a dead tracer's buffer still held of before a restart of the recorder read as if nothing were lost before it",
+    963: "what a dead tracer's buffer held of before the generations that were sealed was read out of order",
     1204: "what a dead tracer's buffer still held was in the ring again when the recorder had been off and on",
     6803: "the horizon lay before records that came late into a generation that had been sealed for want of memory",
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ConfigError, ControlCode, ControlError
@@ -272,4 +273,5 @@ def test_client_whose_other_thread_does_not_come_back_times_out(
     goes_on.set()
     slow.join(10)
     client.close()
+    until(lambda: len(recorder.heard) > 1, "the credit does not come")
     assert [type(message) for message in recorder.heard] == [SnapshotRequest, Credit]

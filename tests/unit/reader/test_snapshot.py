@@ -23,6 +23,19 @@ def test_iteration_merges_writers_generations_and_processes_in_the_order_of_time
     ]  # fmt: skip
 
 
+def test_iteration_has_what_a_dead_tracers_buffer_still_held_of_long_ago_in_its_place(tmp_path: Path) -> None:
+    stream = Stream()
+    for number in range(1, 4):
+        stream.generation(number, [event(10 * number + 5, "e", writer=1)], at_ns=10 * number)
+    old = [event(17, "old", writer=2), event(18, "old", writer=2), event(46, "e", writer=2)]
+    stream.generation(4, [*old, event(45, "e", writer=1)], at_ns=40, complete=False, seal="death", batch_of=1)
+    opened = snapshot(tmp_path, stream)
+    assert [(r.time_ns, r.writer, r.generation) for r in opened] == [
+        (15, 1, 1), (17, 2, 4), (18, 2, 4), (25, 1, 2), (35, 1, 3), (45, 1, 4), (46, 2, 4),
+    ]  # fmt: skip
+    assert opened.problems == ()
+
+
 def test_iteration_can_be_repeated_and_gives_the_same(tmp_path: Path) -> None:
     opened = snapshot(tmp_path, Stream().generation(1, [begin(10, "a", x=1), end(20, "a")]))
     assert list(opened) == list(opened)

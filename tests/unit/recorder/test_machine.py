@@ -345,6 +345,34 @@ def test_machine_generation_without_its_opening_is_never_whole() -> None:
     assert [(g.seal, g.complete) for g in bench.sealed()] == [(Seal.DEATH, False)]
 
 
+def test_machine_batch_that_goes_without_its_records_tells_that_they_were_made() -> None:
+    """Its end mark had come to an earlier recorder, which is gone."""
+    bench = Bench()
+    peer = Peer(bench, generation=1)
+    peer.open(1)
+    peer.send(BatchType.RECORDS, writer=1, first_index=5)
+    peer.open(2)
+    peer.records(9, 3)
+    peer.end(1, 9, 12)
+    assert bench.machine.telling.view(bench.now, 0).streams[0].writers == (
+        WriterLedger(7, held=3, missing=4, writer=1),
+    )
+
+
+def test_machine_generation_of_which_an_earlier_recorder_had_a_part_is_not_complete() -> None:
+    bench = Bench()
+    peer = Peer(bench, generation=1)
+    # to a new recorder the strings come first, with a new tseq
+    peer.send(BatchType.STRINGS, b"\xa1a", tseq=10, first_index=1, count=1)
+    peer.open(1)
+    peer.records(0, 1)
+    # the next, and the end mark, had come to the one before
+    peer.tseq += 2
+    peer.open(2)
+    [generation] = bench.sealed()
+    assert (generation.seal, generation.complete) == (Seal.LATER_GENERATION, False)
+
+
 def test_machine_status_has_the_writers_that_are_asked_for_as_far_as_a_message_holds_them() -> None:
     bench = Bench(dataclasses.replace(CONFIG, max_bytes=64 << 20, max_generation_bytes=16 << 20))
     peers = [Peer(bench, bytes([n])) for n in range(1, 21)]
