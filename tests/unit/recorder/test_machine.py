@@ -31,7 +31,7 @@ from frzmq.recorder.machine import ACK_EVERY_BYTES
 from frzmq.recorder.tail import Run, Tail
 from frzmq.wire.batch import BatchType, EndMark, WriterEnd, encode_end_mark
 from frzmq.wire.chunk import FileHeader, layout_for
-from frzmq.wire.ledger import Ledger
+from frzmq.wire.ledger import Ledger, WriterLedger
 from frzmq.wire.messages import (
     MAX_GAPS,
     Ack,
