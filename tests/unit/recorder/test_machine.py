@@ -809,7 +809,7 @@ def test_machine_what_a_stopped_tracer_gave_up_is_counted_once_by_whoever_it_joi
     peer.open(2)
     peer.records(9, 3)
     peer.end(1, 3, 12, (3, 9))
-    again = bench.machine.view(bench.now, 0).streams[-1]
+    again = bench.machine.telling.view(bench.now, 0).streams[-1]
     assert again.writers == (wanted,)
     assert again.sealed[0].lost == wanted.overwritten
     [row] = decode_end_mark(again.sealed[0].end_mark).writers
@@ -825,7 +825,9 @@ def test_machine_batch_that_goes_without_its_records_tells_that_they_were_made()
     peer.open(2)
     peer.records(9, 3)
     peer.end(1, 9, 12)
-    assert bench.machine.view(bench.now, 0).streams[0].writers == (WriterLedger(7, held=3, missing=4, writer=1),)
+    assert bench.machine.telling.view(bench.now, 0).streams[0].writers == (
+        WriterLedger(7, held=3, missing=4, writer=1),
+    )
 
 
 def test_machine_generation_of_which_an_earlier_recorder_had_a_part_is_not_complete() -> None:
