@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeAlias
 
+from frzmq.errors import WireError
 from frzmq.reader.decode import DecodedGeneration, RecordDecoder, Strings, decode_generation
 from frzmq.reader.model import Gap, Record
 from frzmq.snapfile.format import GenerationInfo
 from frzmq.snapfile.load import Section, SnapshotFile
-from frzmq.wire.batch import Batch, Opening, WriterEnd
+from frzmq.wire.batch import Batch, Opening, WriterEnd, decode_end_mark
 
 Problem = Callable[[str], None]
 FROM_A_BUFFER: Final = frozenset({"death", "stuck"})
@@ -70,13 +72,27 @@ class StreamReader:
         """Everything, ordered by time, an `Opened` or `Lost` before the records of the same time."""
         return heapq.merge(_overlapping(self._generations()), *self._early(), key=entry_time)
 
-    def _early(self) -> list[Iterator[Record]]:
-        """Of the last generation the writers that reach back beyond the one before it."""
+    def _early(self) -> list[Iterator[Entry]]:
+        """Of the last generation the writers that reach back beyond the one before it, and what was lost before them."""
         if not self._reaches_back:
             return []
-        decoded = self._decoded(self.sections[-1], self._file.body(self.sections[-1]).data)
-        early = {writer: batches for writer, batches in decoded.writers.items() if self._is_early(batches)}
-        return self._writers(self.sections[-1], decoded, early)
+        section = self.sections[-1]
+        assert section.info is not None
+        decoded = self._decoded(section, self._file.body(section).data)
+        early = {writer: batches for writer, batches in decoded.writers.items() if self._is_early(section, batches)}
+        gaps = self._gone_before(section.info, early, self._told())
+        lost: list[Entry] = sorted((Lost(gap.begin_ns, gap) for gap in gaps), key=entry_time)
+        return [iter(lost), *self._writers(section, decoded, early)]
+
+    def _told(self) -> dict[int, int]:
+        """By writer the index that comes next, as the end marks before the last generation say."""
+        told: dict[int, int] = {}
+        for section in self.sections[:-1]:
+            # a damaged one is told of where its generation is read
+            with suppress(WireError):
+                assert section.info is not None
+                told |= {row.writer: row.next_index for row in decode_end_mark(section.info.end_mark).writers}
+        return told
 
     @property
     def _reaches_back(self) -> bool:
@@ -84,10 +100,9 @@ class StreamReader:
         last = self.sections[-1].info if len(self.sections) > 2 else None
         return last is not None and last.seal in FROM_A_BUFFER
 
-    def _is_early(self, batches: list[Batch]) -> bool:
-        before = self.sections[-2].info
-        assert before is not None
-        return batches[0].header.last_ns < before.first_ns
+    def _is_early(self, section: Section, batches: list[Batch]) -> bool:
+        before = self.sections[-2].info if section is self.sections[-1] and self._reaches_back else None
+        return before is not None and batches[0].header.last_ns < before.first_ns
 
     def _decoded(self, section: Section, data: bytes) -> DecodedGeneration:
         assert section.info is not None
@@ -104,14 +119,12 @@ class StreamReader:
             for wrong in filter(None, (body.problem, *decoded.problems)):
                 self._problem(f"{section}: {wrong}" if wrong is not body.problem else wrong)
             marks: list[Entry] = [*self._opened(section.info, decoded)]
-            gaps = self._gaps(before, section.info, body.problem, decoded, expected)
+            writers = {w: batches for w, batches in decoded.writers.items() if not self._is_early(section, batches)}
+            gaps = self._gaps(before, section.info, body.problem, decoded, writers, expected)
             marks += [Lost(gap.begin_ns, gap) for gap in gaps]
             marks += [Lost(gap.begin_ns, gap) for gap in self._dropped(section.info, decoded, dropped)]
             marks.sort(key=entry_time)
             before = section.info
-            writers = decoded.writers
-            if section is self.sections[-1] and self._reaches_back:
-                writers = {writer: batches for writer, batches in writers.items() if not self._is_early(batches)}
             yield heapq.merge(marks, *self._writers(section, decoded, writers), key=entry_time)
 
     def _opened(self, info: GenerationInfo, decoded: DecodedGeneration) -> Iterator[Opened]:
@@ -152,9 +165,10 @@ class StreamReader:
         info: GenerationInfo,
         damage: str,
         decoded: DecodedGeneration,
+        writers: Mapping[int, list[Batch]],
         expected: dict[int, int],
     ) -> Iterator[Gap]:
-        """What is known not to be here; ``expected``: by writer the index that comes next, kept from generation to generation."""
+        """What is known not to be here, of all but what is before ``writers``; ``expected``: by writer the index that comes next, kept from generation to generation."""
         begin_ns, end_ns = info.first_ns + self._offset_ns, max(info.first_ns, info.last_ns) + self._offset_ns
         number = info.generation
         if before is not None and number != before.generation + 1:
@@ -171,7 +185,7 @@ class StreamReader:
             return
         if not info.complete:
             yield Gap(self._number, None, end_ns, end_ns, "incomplete", None, number, f"sealed by {info.seal}")
-            yield from self._gone_before(info, decoded, expected)
+            yield from self._gone_before(info, writers, expected)
         rows = {row.writer: row for row in decoded.rows or ()}
         for writer in sorted(decoded.writers.keys() | rows.keys()):
             yield from self._writer_gaps(info, decoded.writers.get(writer, []), rows.get(writer), expected, begin_ns)
@@ -186,9 +200,11 @@ class StreamReader:
             if count > 0:
                 yield Gap(self._number, row.writer, begin_ns, end_ns, "dropped", count, info.generation)
 
-    def _gone_before(self, info: GenerationInfo, decoded: DecodedGeneration, expected: dict[int, int]) -> Iterator[Gap]:
+    def _gone_before(
+        self, info: GenerationInfo, writers: Mapping[int, list[Batch]], expected: dict[int, int]
+    ) -> Iterator[Gap]:
         """A buffer may still hold records that are older than the generation, the rest of which an earlier recorder had."""
-        for writer, batches in decoded.writers.items():
+        for writer, batches in writers.items():
             first = batches[0].header
             if first.last_ns < info.first_ns and first.first_index != expected.get(writer, 0):
                 at_ns = first.base_ns + self._offset_ns

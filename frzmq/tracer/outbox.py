@@ -167,7 +167,7 @@ class Outbox:
             if body is None:
                 gone.append(entry.header)
                 self.lost_records += entry.header.count
-                entry.gone = entry.header.count
+                entry.gone += entry.header.count
                 entry.body = b""
                 entry.header = dataclasses.replace(entry.header, count=0, last_ns=entry.header.base_ns)
         return gone

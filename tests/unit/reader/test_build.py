@@ -272,6 +272,18 @@ def test_gap_before_records_that_a_buffer_still_held_of_an_earlier_recorder(tmp_
     assert opened.unmatched_ends == 0
 
 
+def test_gap_before_records_of_long_before_the_last_generations_is_where_they_are(tmp_path: Path) -> None:
+    stream = Stream()
+    stream._index[2] = 7
+    for number in (5, 6):
+        stream.generation(number, [event(100 * number + 1, "b")], at_ns=100 * number)
+    stream.generation(7, [end(10, "a", 2), event(701, "b")], at_ns=700, complete=False, seal="death", end_mark=b"")
+    opened = snapshot(tmp_path, stream)
+    gone = Gap(0, 2, 10, 10, "incomplete", None, 7, "what came before is gone with an earlier recorder")
+    assert opened.gaps == (gone, Gap(0, None, 701, 701, "incomplete", None, 7, "sealed by death"))
+    assert opened.unmatched_ends == 0
+
+
 def test_operation_that_is_updated_has_its_last_name_and_all_attributes(tmp_path: Path) -> None:
     records = [
         operation_begin(10, "GET", 5),

@@ -317,6 +317,45 @@ def test_machine_what_a_stopped_writer_had_under_way_is_said_also_when_it_rests(
     assert mark.writers == (WriterEnd(1, 0, 2, 0, ((0, 2),)),)
 
 
+def test_machine_next_incarnation_says_what_was_overwritten_and_not_told_of_before_the_stop(joined: Bench) -> None:
+    joined.record(0)
+    joined.tick()
+    joined.give(LinkReceived(Advance(2)))
+    joined.record(1)
+    joined.tick()
+    joined.give(LinkReceived(Advance(3)))
+    # to another recorder the first goes without its records, its end mark is there; the second, acknowledged, is not among it
+    joined.reused = {0}
+    joined.join(4, boot_id=b"c" * 16, nonce=8)
+    records = [b.header.tseq for b in joined.sent() if b.header.type is BatchType.RECORDS]
+    through = joined.machine.tseq
+    joined.ack(through, (records[0], records[0] + 1), boot_id=b"c" * 16)
+    joined.give(LinkReceived(Stop("malformed", 50 * MS)))
+    joined.tick(50)
+    joined.join(5, nonce=9)
+    joined.sent()
+    joined.give(LinkReceived(Advance(6)))
+    [mark] = [decode_end_mark(b.body) for b in joined.sent() if b.header.type is BatchType.END]
+    assert mark.writers == (WriterEnd(1, 0, 2, 0, ((0, 2),)),)
+
+
+def test_machine_next_incarnation_says_what_an_end_mark_that_did_not_arrive_named(joined: Bench) -> None:
+    joined.record(0)
+    joined.tick()
+    joined.reused = {0}
+    joined.join(2, boot_id=b"c" * 16, nonce=8)
+    batches = joined.sent()
+    [mark] = [b.header.tseq for b in batches if b.header.type is BatchType.END]
+    joined.ack(joined.machine.tseq, (mark, mark + 1), boot_id=b"c" * 16)
+    joined.give(LinkReceived(Stop("malformed", 50 * MS)))
+    joined.tick(50)
+    joined.join(5, nonce=9)
+    joined.sent()
+    joined.give(LinkReceived(Advance(6)))
+    [end] = [decode_end_mark(b.body) for b in joined.sent() if b.header.type is BatchType.END]
+    assert end.writers == (WriterEnd(1, 0, 2, 0, ((0, 2),)),)
+
+
 def test_machine_silence_greets_again_and_the_same_welcome_goes_on(joined: Bench) -> None:
     assert joined.tick(5000) == [SendHello(1, 1, 7)]
     joined.record()
