@@ -64,6 +64,9 @@ def install(buffer: Any) -> None:
     """From now on everything is recorded into ``buffer``, of this kind; None: nothing is."""
     global _local
     _events.clear()
+    for span in list(_spans.values()):
+        # a buffer that is not recorded into any more is nobody's; those that are entered bind themselves anew
+        span._buffer = None
     _local = _off if buffer is None else buffer.local
 
 

@@ -403,3 +403,11 @@ def test_event_of_a_thread_that_another_overtakes_with_the_first_record_is_recor
         _api_py.event("here", n=1)
         assert _api_py._off.busy
         assert take(buffer) == [("event", "here", {"n": 1})]
+
+
+def test_span_that_is_known_by_its_name_keeps_no_buffer_that_is_not_recorded_into() -> None:
+    with recording(kind="py"):
+        with _api_py.span("kept by its name"):
+            pass
+        assert _api_py._spans["kept by its name"]._buffer is not None
+    assert _api_py._spans["kept by its name"]._buffer is None
