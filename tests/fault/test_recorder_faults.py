@@ -148,10 +148,10 @@ def test_recorder_killed_ten_times_under_load_of_nine_threads_loses_nothing_and_
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_recorder_killed_ten_times_under_more_load_than_the_buffers_hold_counts_what_is_not_there(
+def test_recorder_killed_three_times_under_more_load_than_the_buffers_hold_counts_what_is_not_there(
     tmp_path: Path, directory: Path
 ) -> None:
-    check_kills(tmp_path, directory, kills=10, programs=4, threads=4, burst=50, fits=False)
+    check_kills(tmp_path, directory, kills=3, programs=4, threads=4, burst=50, fits=False)
 
 
 MEASURED = """
