@@ -571,6 +571,8 @@ class RecorderModel(RuleBasedStateMachine):
             body = b"\xc1"
         else:
             return
+        # it sends the nonce: its welcome has come
+        tracer.proof = tracer.nonce
         stops = [t for t in self.stops.get(k.uuid, []) if self.now - t < 3600 * S][-3:]
         self.stops[k.uuid] = [*stops, self.now]
         back_off = (5 * S << len(stops)) if len(stops) < 3 else stops[1] + 3600 * S - self.now
