@@ -138,7 +138,8 @@ def test_zmq_1_push_that_returned_is_lost_with_its_process_and_acknowledgements_
         while pull.poll(500):
             pull.recv()
             arrived += 1
-        assert 0 < arrived < FRAMES
+        # none at all, where it was killed before it was connected
+        assert arrived < FRAMES
     finally:
         sender.process.kill()
         context.destroy(0)
