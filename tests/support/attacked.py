@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlError
@@ -107,7 +108,7 @@ class Attacked:
             found = [f for f in validate(opened) if f"[{honest.pid}]" in str(f)]
             errors = [str(finding) for finding in found if finding.level is Level.ERROR]
             assert errors == [], errors
-            numbers = [event.attributes["number"] for event in opened.events if event.name == "honest"]
+            numbers = [cast(int, event.attributes["number"]) for event in opened.events if event.name == "honest"]
             lost = honest.ledger.late + honest.ledger.missing
         path.unlink()
         assert numbers == sorted(set(numbers))
