@@ -269,14 +269,15 @@ class RecorderModel(RuleBasedStateMachine):
             mark = next((h for h, _ in part.values() if h.type is END), None)
             start = min(part) if types[OPEN] else 1
             later = [min(p) for g, p in k.parts.items() if g > number]
+            proven = bool(types[OPEN]) and mark is None and start >= k.low
             if types[OPEN] and mark is not None and types[RECORDS] == mark.count:
                 self._seal(k, "end mark", True)
             elif later and k.all_seen(start, min(later)):
-                self._seal(k, "later generation", bool(types[OPEN]) and mark is None)
+                self._seal(k, "later generation", proven)
             elif len(k.parts) > 2:
                 self._seal(k, "later generation", False)
             elif k.goodbye and k.all_seen(start, k.goodbye):
-                self._seal(k, "goodbye", bool(types[OPEN]) and mark is None)
+                self._seal(k, "goodbye", proven)
             else:
                 return
         if k.goodbye:

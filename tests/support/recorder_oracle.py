@@ -152,9 +152,13 @@ class Known:
                 start = None
         return through, tuple(gaps)
 
+    @property
+    def low(self) -> int:
+        """What was before it an earlier recorder may have had."""
+        return 1 if self.young else self.first_seen
+
     def all_seen(self, start: int, end: int) -> bool:
-        low = 1 if self.young else self.first_seen
-        return all(n in self.seen for n in range(max(start, low), end))
+        return all(n in self.seen for n in range(max(start, self.low), end))
 
     def settled(self, target: int) -> bool:
         """No part of a generation up to ``target`` is open, and the tracer is beyond it."""
