@@ -54,7 +54,6 @@ Context = zmq.Context[zmq.Socket[bytes]]
 Poller = zmq.Poller
 POLLIN: Final = int(zmq.POLLIN)
 POLLOUT: Final = int(zmq.POLLOUT)
-TransportError = zmq.ZMQError
 Again = zmq.Again
 _HANDSHAKES: Final = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED

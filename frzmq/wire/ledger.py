@@ -17,9 +17,7 @@ from frzmq.wire.fields import unsigned
 PLACES: Final = ("open", "held", "evicted", "overwritten", "missing", "late")
 """Each recorded record is in one of these."""
 LOST: Final = ("overwritten", "missing", "late", "dropped", "torn")
-"""Made, and not to be had. The evicted are none of these: they were let go on purpose."""
-OUTSIDE: Final = ("dropped", "duplicate", "rejected", "torn")
-"""Beside the identity: a record that was dropped or torn never got an index; one that is duplicate or rejected came, and was not taken."""
+"""Made, and not to be had; one that was dropped or torn never got an index, and is beside the identity. The evicted are none of these: they were let go on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
