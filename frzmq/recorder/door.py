@@ -5,11 +5,11 @@ Who is not let in waits in the system's queue. Without that zmq would accept unt
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
+
+from frzmq.recorder.guard import descriptors
 
 LOOK_NS: Final = 100_000_000
 """Between two looks, while it is shut or a listener is not found."""
@@ -19,18 +19,10 @@ RESERVED: Final = 32
 """Descriptors that stay free, or an eighth of all where that is less: the clients' share, snapshots, buffers, locks."""
 
 
-def some_free(fd: int) -> bool:
-    """As many as are reserved can be opened. ``fd``: any that is open."""
-    held: list[int] = []
-    try:
-        for _ in range(min(RESERVED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)):
-            held.append(os.dup(fd))  # noqa: PERF401  # each that was opened is closed
-    except OSError:
-        return False
-    finally:
-        for each in held:
-            os.close(each)
-    return True
+def some_free() -> bool:
+    """As many as are reserved can be opened."""
+    limit, free = descriptors()
+    return free >= min(RESERVED, limit // 8)
 
 
 class Listeners(Protocol):

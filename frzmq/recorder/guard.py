@@ -50,15 +50,21 @@ def give_back_memory() -> None:
     trim(0)
 
 
-def descriptors(fd: int) -> tuple[int, int]:
-    """How many can be open, and how many of them still can be opened: the lowest free one says that all below it are taken. ``fd``: any that is open."""
+def descriptors() -> tuple[int, int]:
+    """How many can be open, and how many of them still can be opened.
+
+    They are counted, not tried: who tries takes the last ones for a moment, and ends the process if zmq accepts in that moment.
+    """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
-        lowest = os.dup(fd)
+        try:
+            # their number since Linux 6.2, else 0 (proc_pid_fd(5)): 1.4 us where a list of 5000 takes 1.8 ms
+            count = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+        except FileNotFoundError:
+            count = len(os.listdir("/dev/fd"))
     except OSError:
         return limit, 0
-    os.close(lowest)
-    return limit, limit - lowest
+    return limit, max(0, limit - count)
 
 
 class Guard:

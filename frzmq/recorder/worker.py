@@ -135,15 +135,17 @@ class Worker:
         self._lines = LineFinder(partial(write_view, machine=machine), self._wake)
         self._tails = TailReader(directory, self._wake)
         self._receive = sockets.frame_receiver()
-        self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_fd, self._wake_end = os.pipe()
+        os.set_blocking(self._wake_fd, False)
+        os.set_blocking(self._wake_end, False)
         sockets.watch(self._wake_fd)
         self._guard = Guard(
             config.max_bytes + 2 * config.max_generation_bytes,
             memory=rss_bytes,
-            descriptors=partial(descriptors, self._wake_fd),
+            descriptors=descriptors,
             give_back=give_back_memory,
         )
-        self._door = Door(sockets.gate(), sockets.watch, sockets.unwatch, partial(some_free, self._wake_fd))
+        self._door = Door(sockets.gate(), sockets.watch, sockets.unwatch, some_free)
         if parent_fd is not None:
             os.set_blocking(parent_fd, False)
             sockets.watch(parent_fd)

@@ -115,7 +115,9 @@ class Agent:
         self._make_sockets = make_sockets
         self._machine = TracerMachine(identity.uuid)
         self.lock = LifeLock(identity.uuid, endpoints.directory)
-        self._wake_fd, self._wake_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_fd, self._wake_end = os.pipe()
+        os.set_blocking(self._wake_fd, False)
+        os.set_blocking(self._wake_end, False)
         self._asked: deque[Event] = deque()
         self._tokens = count(1)
         self._waiters: dict[int, _Waiter] = {}

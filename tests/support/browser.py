@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -75,7 +76,9 @@ def browser() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(prefix="fzb", ignore_cleanup_errors=True) as profile:
         for option in (*OPTIONS, f"--user-data-dir={profile}"):
             options.add_argument(option)
-        driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+        # dconf, where it is installed, writes there
+        env = {**os.environ, "XDG_RUNTIME_DIR": profile}
+        driver = webdriver.Chrome(options, Service(shutil.which("chromedriver"), env=env))
         try:
             driver.set_script_timeout(DEADLINE_S)
             yield Browser(driver)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from frzmq.recorder.door import LOOK_NS, MAX_LOOKS, Door, some_free
+from frzmq.recorder.guard import descriptors
 
 
 class Bench:
@@ -76,12 +82,48 @@ def test_door_looks_for_its_listeners_again_and_not_for_ever() -> None:
     assert (never.looks, never.door.deadline_ns()) == (MAX_LOOKS, None)
 
 
-def test_some_free_counts_what_can_be_opened() -> None:
-    assert some_free(0)
+@contextlib.contextmanager
+def limited(limit: int) -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
     try:
-        # none above the standard streams
-        resource.setrlimit(resource.RLIMIT_NOFILE, (8, limits[1]))
-        assert not some_free(0)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_some_free_counts_what_can_be_opened() -> None:
+    assert some_free()
+    # none above the standard streams
+    with limited(8):
+        assert not some_free()
+
+
+def test_some_free_leaves_the_last_descriptors_to_whom_needs_them_meanwhile() -> None:
+    """zmq's thread, which ends the process where it finds none."""
+    looks = threading.Event()
+
+    def look_on() -> int:
+        count = 0
+        while not looks.is_set():
+            some_free()
+            count += 1
+        return count
+
+    held: list[int] = []
+    with limited(256), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(look_on)
+        try:
+            _, free = descriptors()
+            # one is for the looking itself
+            kept = 7
+            held += [os.dup(0) for _ in range(free - kept - 1)]
+            for _ in range(20_000):
+                held += [os.dup(0) for _ in range(kept)]
+                for _ in range(kept):
+                    os.close(held.pop())
+        finally:
+            looks.set()
+            for fd in held:
+                os.close(fd)
+        assert asked.result() > 10
