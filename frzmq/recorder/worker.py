@@ -71,6 +71,8 @@ from frzmq.wire.messages import (
 FRAMES_A_TURN: Final = 64
 BYTES_A_TURN: Final = 4 << 20
 """The link and control are served between: a turn of the data socket takes about 5 ms at the most."""
+REQUESTS_A_TURN_NS: Final = 10_000_000
+"""After so long the next request waits for the next turn: a status of as many tracers as a reply holds takes 50 ms, and a client may ask as often as it likes."""
 BUSY_BYTES: Final = 64 << 10
 """After a turn with so much on the data socket snapshots get little of the next."""
 MAX_WAIT_MS: Final = 1_000
@@ -310,17 +312,23 @@ class Worker:
 
     def _drain_control(self) -> None:
         now_ns = time.monotonic_ns()
-        for received in self._sockets.receive(self._sockets.control):
-            event = control_input(received.parts)
-            match event:
-                case RequestReceived() if denial := self._denial(received, event.message):
-                    self._send_reply(event.peer, ErrorReply(event.message.id, ControlCode.DENIED.value, denial))
-                case RequestReceived(peer, Credit(id_, chunks)):
-                    self._spools.credit(peer, id_, chunks, now_ns)
-                case RequestReceived(peer, Cancel(id_)):
-                    self._spools.cancel(peer, id_)
-                case _:
-                    self._give(event, now_ns)
+        until_ns = now_ns + REQUESTS_A_TURN_NS
+        while now_ns < until_ns and (waiting := self._sockets.receive(self._sockets.control, 1)):
+            for received in waiting:
+                self._request(received, now_ns)
+            now_ns = time.monotonic_ns()
+
+    def _request(self, received: Received, now_ns: int) -> None:
+        event = control_input(received.parts)
+        match event:
+            case RequestReceived() if denial := self._denial(received, event.message):
+                self._send_reply(event.peer, ErrorReply(event.message.id, ControlCode.DENIED.value, denial))
+            case RequestReceived(peer, Credit(id_, chunks)):
+                self._spools.credit(peer, id_, chunks, now_ns)
+            case RequestReceived(peer, Cancel(id_)):
+                self._spools.cancel(peer, id_)
+            case _:
+                self._give(event, now_ns)
 
     def _denial(self, received: Received, request: Request) -> str:
         return self._keys.access.denial(received.public, request) if self._keys is not None else ""

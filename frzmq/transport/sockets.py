@@ -414,15 +414,15 @@ class RecorderSockets:
         self.refused_last = public
         return ""
 
-    def receive(self, socket: Socket) -> list[Received]:
-        """Up to 64 waiting messages of the link, or of control."""
+    def receive(self, socket: Socket, most: int = 64) -> list[Received]:
+        """Up to ``most`` waiting messages of the link, or of control."""
         inbox, domain = (
             (self.link_inbox, Domain.RECORD) if socket is self.link else (self.control_inbox, Domain.CONTROL)
         )
         if self._admission is None:
-            return [Received(parts, "") for parts in inbox.receive()]
+            return [Received(parts, "") for parts in inbox.receive(most)]
         received = []
-        for frames in inbox.receive_frames():
+        for frames in inbox.receive_frames(most):
             public = self._sender(frames[-1], domain)
             if public is not None:
                 received.append(Received([frame.bytes for frame in frames], public))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from frzmq.control.client import ControlClient
-from frzmq.errors import ControlError
+from frzmq.errors import ControlCode, ControlError
 from frzmq.reader.snapshot import open_snapshot
 from frzmq.reader.validate import Level, validate
 from frzmq.transport.addresses import Endpoints, parse_address
@@ -101,8 +101,7 @@ class Attacked:
         flushed, said = self.honest.line().split()
         assert flushed == "True"
         path = self.tmp_path / f"{os.urandom(4).hex()}.frz"
-        with path.open("xb") as file, self.client() as client:
-            client.snapshot(file)
+        until(lambda: self._takes(path), "a snapshot, once that of the attacker is over")
         with open_snapshot(path) as opened:
             honest = next(p for p in opened.processes if p.service == "honest")
             found = [f for f in validate(opened) if f"[{honest.pid}]" in str(f)]
@@ -121,6 +120,17 @@ class Attacked:
         assert self.look() <= BOUND_BYTES
         peak_bytes, self.peak_bytes = self.peak_bytes, 0
         assert peak_bytes <= BOUND_BYTES + SLACK_BYTES
+
+    def _takes(self, path: Path) -> bool:
+        """False while another snapshot is made."""
+        try:
+            with path.open("wb") as file, self.client() as client:
+                client.snapshot(file)
+        except ControlError as error:
+            if error.code is not ControlCode.SNAPSHOT_ACTIVE:
+                raise
+            return False
+        return True
 
     def was_cut(self) -> bool:
         """All its connections have been closed, by its own guard."""

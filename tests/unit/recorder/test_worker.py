@@ -1,0 +1,71 @@
+"""One turn of the recorder's loop takes something of everything that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from support.peers import dealer_to, push_to
+from support.until import until
+
+from frzmq.config import RecorderConfig
+from frzmq.recorder import worker as module
+from frzmq.recorder.worker import Worker
+from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.sockets import RecorderSockets, Socket, close_all, new_context
+from frzmq.wire.messages import StatusReply, StatusRequest, decode_message, encode_message
+
+
+@pytest.fixture
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
+    return parse_address(str(tmp_path_factory.mktemp("w")))
+
+
+@pytest.fixture
+def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
+    sockets = RecorderSockets(endpoints)
+    yield sockets
+    assert sockets.close(0)
+
+
+def answers(client: Socket) -> list[int]:
+    ids = []
+    while client.poll(100):
+        reply = decode_message(client.recv())
+        assert isinstance(reply, StatusReply)
+        ids.append(reply.id)
+    return ids
+
+
+def test_requests_that_take_long_take_turns_with_frames(
+    recorder: RecorderSockets, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(RecorderConfig(), recorder)
+    context = new_context()
+    client = dealer_to(context, endpoints.control)
+    push = push_to(context, endpoints.data)
+    try:
+
+        def both_are_let_in() -> bool:
+            worker.turn()
+            return bool(client.poll(0, zmq.POLLOUT) and push.poll(0, zmq.POLLOUT))
+
+        until(both_are_let_in)
+        for n in range(1, 11):
+            client.send(encode_message(StatusRequest(n)))
+        push.send(b"no batch")
+        until(lambda: recorder.control.poll(0) and recorder.pull.poll(0))
+        # every request takes longer
+        monkeypatch.setattr(module, "REQUESTS_A_TURN_NS", 1)
+        worker.turn()
+        assert worker.stats().frames == 1
+        assert answers(client) == [1]
+        worker.turn()
+        assert answers(client) == [2]
+        monkeypatch.setattr(module, "REQUESTS_A_TURN_NS", 60 * 10**9)
+        worker.turn()
+        assert answers(client) == [*range(3, 11)]
+    finally:
+        assert close_all(context, [client, push], 0)
+        worker.close()
