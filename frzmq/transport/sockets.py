@@ -197,6 +197,15 @@ def send_now(socket: Socket, data: bytes) -> bool:
 
 def send_to(socket: Socket, peer: bytes, data: bytes) -> bool | None:
     """Send by a ROUTER. True: taken; False: the peer reads too slowly; None: the peer is gone."""
+    taken = _try_to(socket, peer, data)
+    if taken is False:
+        # zmq looks how far its peers have read once in a millisecond, and when it is asked: within one, HWM replies to a quick client would be the last
+        socket.getsockopt(zmq.EVENTS)
+        taken = _try_to(socket, peer, data)
+    return taken
+
+
+def _try_to(socket: Socket, peer: bytes, data: bytes) -> bool | None:
     try:
         socket.send_multipart((peer, data), zmq.DONTWAIT)
     except zmq.ZMQError as error:

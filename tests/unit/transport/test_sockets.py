@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
+import zmq
 from support.peers import dealer_to
 from support.until import until as until_within
 
@@ -21,6 +23,7 @@ from frzmq.transport.sockets import (
     PARTS_A_CALL,
     Again,
     RecorderSockets,
+    Socket,
     close_all,
     new_context,
     receive_all,
@@ -102,6 +105,33 @@ def test_link_message_is_answered_to_the_one_who_sent_it(
     assert tracer.receive() == [b"welcome"]
     assert other.receive() == []
     assert other.close(0)
+
+
+class Stale:
+    """A ROUTER that thinks it has reached its mark, until it is asked to look; ``full``: it has."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.looked = 0
+        self.sent: list[tuple[bytes, bytes]] = []
+
+    def send_multipart(self, parts: tuple[bytes, bytes], flags: int) -> None:
+        assert flags == zmq.DONTWAIT
+        if self.full or not self.looked:
+            raise zmq.ZMQError(errno.EAGAIN)
+        self.sent.append(parts)
+
+    def getsockopt(self, option: int) -> int:
+        assert option == zmq.EVENTS
+        self.looked += 1
+        return 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_send_to_looks_how_far_the_peer_has_read_before_it_gives_up(full: bool) -> None:
+    router = Stale(full)
+    assert send_to(cast(Socket, router), b"peer", b"reply") is not full
+    assert (router.looked, router.sent) == (1, [] if full else [(b"peer", b"reply")])
 
 
 def test_send_to_a_peer_that_never_was_says_gone(recorder: RecorderSockets) -> None:
