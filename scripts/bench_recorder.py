@@ -208,8 +208,25 @@ def memory_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def measure(kind: Kind, producers: int, size_bytes: int, seconds: float) -> tuple[float, int]:
-    """MB/s that were sent and taken, and the receiver's peak memory in KiB."""
+def cpu_s(pid: int) -> float:
+    """Of all its threads, so far."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+@dataclass(frozen=True)
+class Measured:
+    mb_s: float
+    """What was sent and taken."""
+    cpu_ms_mb: float
+    """Of the receiver."""
+    peak_kib: int
+    """Of the receiver's memory."""
+
+
+Pair: TypeAlias = tuple[Measured, Measured]
+
+
+def measure(kind: Kind, producers: int, size_bytes: int, seconds: float) -> Measured:
     go, end = mp.Event(), mp.Event()
     sent: mp.Queue[int] = mp.Queue()
     with receiver(kind) as place:
@@ -220,25 +237,29 @@ def measure(kind: Kind, producers: int, size_bytes: int, seconds: float) -> tupl
         for child in children:
             child.start()
         go.set()
-        begin = time.perf_counter()
+        begin, before_s = time.perf_counter(), cpu_s(place.pid)
         time.sleep(seconds)
         end.set()
         frames = sum(sent.get(timeout=60) for _ in children)
-        took = time.perf_counter() - begin
+        took, used_s = time.perf_counter() - begin, cpu_s(place.pid) - before_s
         for child in children:
             child.join(30)
-        return frames * size_bytes / took / 1e6, memory_kib(place.pid)
+        mb = frames * size_bytes / 1e6
+        return Measured(mb / took, 1e3 * used_s / mb, memory_kib(place.pid))
 
 
-def compare(
-    one: Kind, other: Kind, producers: int, size_bytes: int, seconds: float, rounds: int
-) -> tuple[list[float], list[float]]:
-    """MB/s of both, round by round, one after the other."""
-    pairs = [
-        (measure(one, producers, size_bytes, seconds)[0], measure(other, producers, size_bytes, seconds)[0])
-        for _ in range(rounds)
-    ]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+def compare(one: Kind, other: Kind, producers: int, size_bytes: int, seconds: float, rounds: int) -> list[Pair]:
+    """Round by round, in turns the one first and the other."""
+    pairs: list[Pair] = []
+    for n in range(rounds):
+        order = (one, other) if n % 2 == 0 else (other, one)
+        found = {kind: measure(kind, producers, size_bytes, seconds) for kind in order}
+        pairs.append((found[one], found[other]))
+    return pairs
+
+
+def rates(pairs: list[Pair]) -> tuple[list[float], list[float]]:
+    return [a.mb_s for a, _ in pairs], [b.mb_s for _, b in pairs]
 
 
 def main() -> None:
@@ -255,7 +276,8 @@ def main() -> None:
     data: list[dict[str, int | list[float]]] = []
     for producers in (1, 2, 8):
         for size_bytes in SIZES:
-            bare, full = compare("bare", "recorder", producers, size_bytes, arguments.seconds, arguments.rounds)
+            pairs = compare("bare", "recorder", producers, size_bytes, arguments.seconds, arguments.rounds)
+            bare, full = rates(pairs)
             of_bare = statistics.median(full) / statistics.median(bare)
             rows.append(
                 (
@@ -276,21 +298,24 @@ def main() -> None:
     )
     for name, one, other, limit in parts:
         for size_bytes in SIZES:
-            before, after = compare(one, other, 1, size_bytes, arguments.seconds, 2 * arguments.rounds)
-            ratio = statistics.median(after) / statistics.median(before)
+            pairs = compare(one, other, 1, size_bytes, arguments.seconds, 4 * arguments.rounds)
+            before, after = rates(pairs)
+            # of neighbours: what else the machine does weighs on both
+            ratio = statistics.median(b.mb_s / a.mb_s for a, b in pairs)
+            cpu = statistics.median(b.cpu_ms_mb / a.cpu_ms_mb for a, b in pairs)
             rows.append(
                 (
                     f"{other}, {size_bytes} B, of {name}",
                     f"{statistics.median(before):.0f}",
                     f"{statistics.median(after):.0f}",
-                    f"{ratio:.2f}",
+                    f"{ratio:.3f} (CPU for a MB {cpu:.3f})",
                 )
             )
             data.append({"producers": 1, "batch_bytes": size_bytes, one: before, other: after})
             if limit is not None:
                 ratios.append(Ratio(f"ingest of {size_bytes} B, of that {name}", ratio, limit, at_least=True))
     for size_bytes in SIZES:
-        _, peak_kib = measure("recorder", 2, size_bytes, arguments.overload)
+        peak_kib = measure("recorder", 2, size_bytes, arguments.overload).peak_kib
         limit = (1.25 * MAX_BYTES + 60e6) / 1e6
         ratios.append(
             Ratio(f"peak memory after {arguments.overload:g} s, {size_bytes} B, MB", peak_kib * 1024 / 1e6, limit)

@@ -27,7 +27,7 @@ from frzmq.recorder.events import (
     WatchTracer,
 )
 from frzmq.recorder.joining import MAX_TRACERS
-from frzmq.recorder.machine import ACK_EVERY_BYTES
+from frzmq.recorder.machine import ACK_DELAY_NS, ACK_SOON_BYTES, ACK_SOON_NS
 from frzmq.recorder.tail import Run, Tail
 from frzmq.wire.batch import BatchType, EndMark, WriterEnd, encode_end_mark
 from frzmq.wire.chunk import FileHeader, layout_for
@@ -226,14 +226,18 @@ def test_machine_big_generation_makes_it_advance_early_but_not_oftener_than_100_
     assert bench.tick(50 * MS) == []
 
 
-def test_machine_acknowledges_each_256_kib_and_else_at_a_tick() -> None:
+def test_machine_acknowledges_at_a_tick_that_comes_the_sooner_the_more_there_is() -> None:
     bench = Bench(dataclasses.replace(CONFIG, max_bytes=64 << 20, max_generation_bytes=16 << 20))
     peer = Peer(bench)
     peer.open(1)
-    assert peer.records(0, 1, 128 << 10) == []
-    assert peer.records(1, 1, ACK_EVERY_BYTES // 2) == [peer.say(Ack(BOOT, 3))]
+    began = bench.now
+    assert peer.records(0, 1, ACK_SOON_BYTES // 2) == []
+    assert bench.machine.deadline_ns() == began + ACK_DELAY_NS
+    assert peer.records(1, 1, ACK_SOON_BYTES // 2) == []
+    assert bench.machine.deadline_ns() == began + ACK_SOON_NS
+    assert bench.tick(ACK_SOON_NS) == [peer.say(Ack(BOOT, 3))]
     assert peer.records(2, 1) == []
-    assert bench.tick(50 * MS) == [peer.say(Ack(BOOT, 4))]
+    assert bench.tick(ACK_DELAY_NS) == [peer.say(Ack(BOOT, 4))]
 
 
 def test_machine_memory_stays_below_the_cap_when_a_tracer_never_advances() -> None:
