@@ -30,6 +30,7 @@ from frzmq.recorder.incidents import Incident, Incidents
 from frzmq.recorder.tail import Tail
 from frzmq.recorder.tracers import Tracer
 from frzmq.wire.messages import (
+    MAX_MISSING,
     Cancel,
     Credit,
     ErrorReply,
@@ -51,7 +52,6 @@ from frzmq.wire.messages import (
 if TYPE_CHECKING:
     from frzmq.recorder.machine import RecorderMachine
 
-MAX_MISSING = 1024
 LINES_NS = 60 * 10**9
 """Log lines are looked for in the last so much."""
 MAX_FLUSHES = 256
@@ -345,7 +345,7 @@ class Control:
         store = Store(snapshot.incident.service, snapshot.incident.on) if snapshot.incident is not None else None
         clients = tuple(snapshot.clients)
         silent = [self.machine.tracer(number) for number, tail in snapshot.stuck.items() if tail is None]
-        missing = tuple(tracer.name for tracer in silent if tracer is not None)[:MAX_MISSING]
+        missing = tuple(tracer.name for tracer in silent if tracer is not None)
         self.machine.emit(WriteSnapshot(snapshot.number, clients, view, snapshot.reason, missing, store))
 
     # --- snapshot

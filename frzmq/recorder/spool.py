@@ -18,7 +18,7 @@ from typing import IO, Final
 
 from frzmq.errors import ControlCode, os_error_text
 from frzmq.recorder.events import ShareSnapshot, SnapshotClient, SnapshotFinished, Store, WriteSnapshot
-from frzmq.wire.messages import MAX_CHUNK_BYTES, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
+from frzmq.wire.messages import MAX_CHUNK_BYTES, MAX_MISSING, ErrorReply, Reply, SnapshotChunk, SnapshotEnd
 
 MAX_SPOOLS: Final = 8
 MAX_SERVED: Final = 64
@@ -283,7 +283,7 @@ class Spools:
         if spool.waits(client):
             client.idle_ns = now_ns + self._idle_ns
         if client.offset == spool.size_bytes and not client.full:
-            ended = self._send(client.peer, SnapshotEnd(client.id, spool.size_bytes, spool.missing))
+            ended = self._send(client.peer, SnapshotEnd(client.id, spool.size_bytes, spool.missing[:MAX_MISSING]))
             client.full = ended is False
             if ended is None:
                 self._dropped_clients += 1

@@ -127,7 +127,7 @@ class SnapshotHeader:
     """The recorder's."""
     horizon_ns: int = unsigned(64, 0)
     """From when on every held stream is complete; 0: nothing held."""
-    missing: tuple[str, ...] = names()
+    missing: tuple[str, ...] = names(MAX_STREAMS)
     """Tracers (``service[pid]``) whose last moments are not in it."""
     streams: tuple[StreamHeader, ...] = many(nested_check(StreamHeader), MAX_STREAMS)
 

@@ -32,6 +32,8 @@ from frzmq.wire.ledger import Ledger, WriterLedger
 MAX_CHUNK_BYTES: Final = 256 << 10
 MAX_GAPS: Final = 1024
 MAX_LINES: Final = 200
+MAX_MISSING: Final = 1024
+"""Tracers that a reply names as missing; a snapshot's header names all."""
 MAX_WRITERS: Final = 4096
 MAX_GENERATION: Final = 1 << 62
 """No honest peer gets there: neither side follows the other to it."""
@@ -370,7 +372,7 @@ class StatusReply:
 @dataclass(frozen=True, slots=True)
 class FlushReply:
     id: int = unsigned()
-    missing: tuple[str, ...] = names()
+    missing: tuple[str, ...] = names(MAX_MISSING)
     """Tracers (``service[pid]``) that were live and did not answer in time."""
 
 
@@ -385,7 +387,7 @@ class SnapshotChunk:
 class SnapshotEnd:
     id: int = unsigned()
     size_bytes: int = unsigned()
-    missing: tuple[str, ...] = names()
+    missing: tuple[str, ...] = names(MAX_MISSING)
 
 
 @dataclass(frozen=True, slots=True)

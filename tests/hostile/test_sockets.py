@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.attacked import Attacked, attacked
+from support.places import started
 from support.raw_tracer import RECORD, RawTracer
 from support.until import until
 from support.zmtp import COMMAND, GREETING, LONG, MORE, RawPeer, frame, lying_frame, ready
@@ -334,18 +335,28 @@ def test_malicious_identity_clash_neither_hijacks_nor_silences(under: Attacked) 
     under.check()
 
 
-def test_malicious_hellos_of_thousands_do_not_keep_an_honest_tracer_out(tcp: Attacked) -> None:
-    with RawPeer.joined(tcp.endpoint("link"), "DEALER") as peer:
-        for n in range(5000):
-            hello = Hello(os.urandom(16), 1, 1, 1, n, "crowd", 0, lock=True)
-            peer.say(frame(encode_message(hello)))
-        until(lambda: sum(t.service == "crowd" for t in tcp.status().tracers) > 500, "a crowd")
-        tracer = RawTracer(tcp.endpoints.address, service="late")
-        tracer.record(3)
-        tracer.flush_mark()
-        tracer.goodbye()
-        tracer.close()
-    tcp.check()
+LATE = """
+import frzmq
+
+for n in range(3):
+    frzmq.event("late", n=n)
+print(frzmq.flush(20), flush=True)
+"""
+
+
+def test_malicious_hellos_of_thousands_do_not_keep_an_honest_tracer_out(tmp_path: Path) -> None:
+    # of its own: to tell of so many takes the recorder long, and they stay
+    with attacked(tmp_path, "tcp") as tcp:
+        with RawPeer.joined(tcp.endpoint("link"), "DEALER") as peer:
+            for n in range(5000):
+                hello = Hello(os.urandom(16), 1, 1, 1, n, "crowd", 0, lock=True)
+                peer.say(frame(encode_message(hello)))
+            until(lambda: sum(t.service == "crowd" for t in tcp.status().tracers) > 500, "a crowd")
+            with started(tmp_path / "late.py", LATE, FRZMQ_RECORDER=tcp.recorder.address) as late:
+                assert late.line() == "True"
+                # it may have said that it was refused at first
+                assert late.process.wait(30) == 0
+        tcp.check()
 
 
 def test_malicious_frames_of_a_tracer_that_are_replayed_are_duplicates(under: Attacked) -> None:

@@ -90,7 +90,7 @@ def check_kill(tmp_path: Path, flight: FlightRecorder, number: int, after_s: flo
     assert [f for f in validate(opened) if f.level is Level.ERROR] == []
 
 
-@pytest.mark.parametrize("n", range(4))
+@pytest.mark.parametrize("n", range(2))
 @pytest.mark.parametrize(("number", "threads"), [(signal.SIGKILL, 1), (signal.SIGSEGV, 1), (signal.SIGKILL, 3)])
 def test_killed_program_is_there_to_its_last_record(
     tmp_path: Path, runtime_directory: Path, number: int, threads: int, n: int

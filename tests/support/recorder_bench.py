@@ -73,7 +73,7 @@ class Peer:
     def __init__(self, bench: Bench, name: bytes = b"p", **hello: object) -> None:
         self.bench, self.name, self.generation, self.tseq = bench, name, 0, 0
         fields: dict[str, object] = {"generation": 0, "lock": True, "machine": "here", **hello}
-        self.hello = Hello(name * 16, 1, 1, 1, 42, "svc", **fields)  # type: ignore[arg-type]
+        self.hello = Hello((name * 16)[:16], 1, 1, 1, 42, "svc", **fields)  # type: ignore[arg-type]
         self.joined = bench.give(LinkReceived(name, self.hello))
         self.nonce = next(
             i.message.nonce for i in self.joined if isinstance(i, SendLink) and isinstance(i.message, Welcome)

@@ -19,6 +19,7 @@ from frzmq.recorder.events import (
 from frzmq.recorder.incidents import COALESCE_NS
 from frzmq.wire.batch import BatchType
 from frzmq.wire.messages import (
+    MAX_MISSING,
     Ack,
     Advance,
     ErrorReply,
@@ -60,6 +61,19 @@ def test_machine_flush_names_who_does_not_answer() -> None:
     bench.give(LinkReceived(b"q", TracerHeartbeat(1, 1)))
     said = bench.tick(1)
     assert said[-1] == SendReply(b"c", FlushReply(3, ("svc[42]",)))
+
+
+def test_machine_reply_names_as_many_missing_as_it_can_hold_and_a_snapshot_all() -> None:
+    bench = Bench()
+    count = MAX_MISSING + 10
+    for n in range(count):
+        Peer(bench, n.to_bytes(16, "big")).open(1)
+    bench.ask(FlushRequest(3))
+    [flushed] = [i.message for i in bench.tick(2 * S) if isinstance(i, SendReply) and isinstance(i.message, FlushReply)]
+    assert len(flushed.missing) == MAX_MISSING
+    bench.ask(SnapshotRequest(4))
+    [asked] = [i for _ in range(2) for i in bench.tick(2 * S) if isinstance(i, WriteSnapshot)]
+    assert len(asked.missing) == count
 
 
 def test_machine_flush_does_not_wait_for_a_tracer_that_a_malformed_frame_stops() -> None:
