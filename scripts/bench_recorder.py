@@ -64,8 +64,8 @@ class Place:
     """Where a receiver is, and how one gets in."""
 
     endpoints: Endpoints
-    key: ClientKey | None
-    pid: int
+    key: ClientKey | None = None
+    pid: int = 0
 
 
 class Producer:

@@ -19,10 +19,11 @@ from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from bench_recorder import Producer
+from bench_recorder import Place, Producer
 from benchlib import Ratio, report
 
 from frzmq.control.client import ControlClient
+from frzmq.transport.addresses import parse_address
 
 MIB = 1 << 20
 
@@ -139,7 +140,7 @@ class Load:
 
 
 def _load(directory: str, fill_bytes: int, sent: Synchronized[int], pause: Event, end: Event) -> None:
-    producer = Producer(directory, 64 << 10)
+    producer = Producer(Place(parse_address(directory)), 64 << 10)
     producer.hello()
     while not end.is_set():
         if sent.value >= fill_bytes and pause.is_set():
