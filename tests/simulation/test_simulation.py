@@ -33,6 +33,7 @@ FOUND = {
     296: "what a dead tracer's buffer still held of before a restart of the recorder read as if nothing were lost before it",
     963: "what a dead tracer's buffer held of before the generations that were sealed was read out of order",
     1204: "what a dead tracer's buffer still held was in the ring again when the recorder had been off and on",
+    4503: "the simulation itself: a partition went on behind the end, and of its tracer nobody knew yet",
     6803: "the horizon lay before records that came late into a generation that had been sealed for want of memory",
 }
 """Seeds, and what they found. What others found, before the simulation drew as it does now, is among the faults of test_mutants and in the unit tests."""

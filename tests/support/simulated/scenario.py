@@ -131,7 +131,9 @@ class Scenario:
             return ["recorder"]
         live = {tracer.hello.uuid for tracer in self.recorder.machine.live()}
         gone = [p.name for p in self.processes.values() if not p.alive and p.uuid in live]
-        return gone + [process.name for process in self._recording() if not process.settled or process.uuid not in live]
+        apart = [p.name for p in self.processes.values() if p.alive and p.wire.broken]
+        late = [p.name for p in self._recording() if not p.settled or p.uuid not in live]
+        return gone + apart + late
 
     def _recording(self) -> list[Process]:
         """Who is to record at the end."""
