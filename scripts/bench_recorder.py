@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import zmq
-from benchlib import Ratio, report
+from benchlib import Ratio, cpu_s, report
 
 from frzmq.recorder.access import Role
 from frzmq.recorder.keyring import KeyDirectory
@@ -206,11 +206,6 @@ def free_ports() -> int:
 def memory_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def cpu_s(pid: int) -> float:
-    """Of all its threads, so far."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchlib import Ratio, buffer_kind, report
+from benchlib import Ratio, buffer_kind, cpu_s, report
 
 from frzmq.control.client import ControlClient
 
@@ -102,15 +102,10 @@ class Service:
     """Of each round, a request."""
     took_us: list[float] = field(default_factory=list)
 
-    def cpu_s(self) -> float:
-        """Of all its threads, to the nanosecond: the ticks of ``stat`` are 10 ms."""
-        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-
     def load(self, requests: int, rate: float) -> None:
         """One after the other, on one connection, begun at fixed times."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        before = self.cpu_s()
+        before = cpu_s(self.process.pid)
         at = time.perf_counter()
         for n in range(requests):
             time.sleep(max(0.0, at - time.perf_counter()))
@@ -120,7 +115,7 @@ class Service:
             self.took_us.append((time.perf_counter() - begin) * 1e6)
             at += 1 / rate
         connection.close()
-        self.cpu_us.append((self.cpu_s() - before) / requests * 1e6)
+        self.cpu_us.append((cpu_s(self.process.pid) - before) / requests * 1e6)
 
 
 @contextmanager

@@ -265,12 +265,6 @@ def connect_again_and_again(address: str, count: int) -> tuple[Context, list[Soc
     return context, [dealer_to(context, endpoint) for _ in range(count)]
 
 
-def cpu_s(recorder: PlacedRecorder) -> float:
-    """Of all its threads, so far."""
-    fields = Path(f"/proc/{recorder.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
 def test_recorder_whose_descriptors_peers_take_lives_does_not_spin_and_serves_all_once_there_are_some(
     directory: Path, tmp_path: Path, scheme: str
@@ -286,10 +280,10 @@ def test_recorder_whose_descriptors_peers_take_lives_does_not_spin_and_serves_al
         context, peers = connect_again_and_again(address, 60)
         try:
             until(lambda: any("descriptors" in error for error in asked(address)), "that it says so")
-            began, before = time.monotonic(), cpu_s(recorder)
+            began, before = time.monotonic(), recorder.cpu_s()
             # the attack has a length
             time.sleep(2)
-            assert cpu_s(recorder) - before < 0.7 * (time.monotonic() - began)
+            assert recorder.cpu_s() - before < 0.7 * (time.monotonic() - began)
             assert recorder.process.poll() is None
         finally:
             close_all(context, peers, 0)

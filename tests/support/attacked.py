@@ -85,11 +85,6 @@ class Attacked:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.recorder.process.pid}/fd"))
 
-    def cpu_s(self) -> float:
-        """Of all its threads, so far."""
-        fields = Path(f"/proc/{self.recorder.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def limit_descriptors(self, limit: int) -> None:
         resource.prlimit(self.recorder.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
@@ -136,9 +131,9 @@ class Attacked:
         return any("all connections were closed" in error for error in self.status().errors)
 
     def _rests(self) -> bool:
-        began, used = time.monotonic(), self.cpu_s()
+        began, used = time.monotonic(), self.recorder.cpu_s()
         until(lambda: time.monotonic() - began > _IDLE_S, "the end of the measurement")
-        return self.cpu_s() - used < _IDLE_S / 2
+        return self.recorder.cpu_s() - used < _IDLE_S / 2
 
 
 @contextlib.contextmanager

@@ -55,6 +55,11 @@ class RecorderProcess:
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
 
+    def cpu_s(self) -> float:
+        """Of all its threads, so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 def start(
     address: str, *arguments: str, stdin: int = subprocess.DEVNULL, program: Sequence[str] = FRZMQ

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import zmq
 from support.peers import dealer_to, push_to
@@ -12,21 +10,9 @@ from support.until import until
 from frzmq.config import RecorderConfig
 from frzmq.recorder import worker as module
 from frzmq.recorder.worker import Worker
-from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.addresses import Endpoints
 from frzmq.transport.sockets import RecorderSockets, Socket, close_all, new_context
 from frzmq.wire.messages import StatusReply, StatusRequest, decode_message, encode_message
-
-
-@pytest.fixture
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
-    return parse_address(str(tmp_path_factory.mktemp("w")))
-
-
-@pytest.fixture
-def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
-    sockets = RecorderSockets(endpoints)
-    yield sockets
-    assert sockets.close(0)
 
 
 def answers(client: Socket) -> list[int]:

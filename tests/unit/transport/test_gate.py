@@ -11,17 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from frzmq.transport.addresses import Endpoints, parse_address
+from frzmq.transport.addresses import Endpoints
 from frzmq.transport.gate import Gate
 from frzmq.transport.sockets import RecorderSockets
 
 DEADLINE_S = 10.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wants the epoll of Linux, as /proc shows it")
-
-
-@pytest.fixture
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
-    return parse_address(str(tmp_path_factory.mktemp("r")))
 
 
 @pytest.fixture

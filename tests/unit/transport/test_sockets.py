@@ -36,18 +36,6 @@ until = partial(until_within, seconds=DEADLINE_S)
 
 
 @pytest.fixture
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
-    return parse_address(str(tmp_path_factory.mktemp("r")))
-
-
-@pytest.fixture
-def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
-    sockets = RecorderSockets(endpoints)
-    yield sockets
-    assert sockets.close(0)
-
-
-@pytest.fixture
 def tracer(endpoints: Endpoints, recorder: RecorderSockets) -> Iterator[TracerSockets]:
     sockets = TracerSockets(endpoints)
     yield sockets

@@ -47,18 +47,6 @@ until = partial(until_within, seconds=DEADLINE_S)
 PACKAGE = Path(frzmq.__file__).parent
 
 
-@pytest.fixture
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Endpoints:
-    return parse_address(str(tmp_path_factory.mktemp("z")))
-
-
-@pytest.fixture
-def recorder(endpoints: Endpoints) -> Iterator[RecorderSockets]:
-    sockets = RecorderSockets(endpoints)
-    yield sockets
-    assert sockets.close(0)
-
-
 def frames_after_a_turn(worker: Worker) -> int:
     worker.turn()
     return worker.stats().frames
