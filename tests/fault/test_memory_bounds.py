@@ -161,8 +161,7 @@ def test_recorder_under_overload_with_snapshots_under_way_stays_in_its_bounds(
 
 def test_recorder_with_clients_that_do_not_read_stays_in_its_bounds(recorder: RecorderProcess) -> None:
     before = idle(recorder)
-    with flood(recorder.address, 2, 200 << 10) as load:
-        load.until_sent(2 * CONFIG.max_bytes)
+    # no flood before: the memory that it leaves to the allocator would be what the clients take
     fill(recorder.address, 16 * MIB)
     filled_bytes = Usage.of(recorder.process.pid).peak_bytes
     with ExitStack() as stack, ControlClient(recorder.address) as client:
@@ -171,7 +170,7 @@ def test_recorder_with_clients_that_do_not_read_stays_in_its_bounds(recorder: Re
         # one more, which reads: by then each of the others has got what its connection takes
         assert client.snapshot(lambda _: None, share=True).size_bytes > 2 * CLIENT_BYTES
         now = assert_within(
-            recorder.process.pid, before, recorder_bounds(CONFIG, tracers=3, clients=DEAF + 1, snapshots=1)
+            recorder.process.pid, before, recorder_bounds(CONFIG, tracers=1, clients=DEAF + 1, snapshots=1)
         )
         took_bytes = now.peak_bytes - filled_bytes
         assert DEAF * CLIENT_BYTES // 2 < took_bytes <= (DEAF + 1) * CLIENT_BYTES + OWN_BYTES
