@@ -16,10 +16,11 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from time import monotonic_ns as clock
 from typing import Any
 
 from bench_capacity import recorder
-from benchlib import Case, Comparison, Timing, buffer_kind, clock, interleave, report
+from benchlib import Case, Comparison, Timing, buffer_kind, interleave, report
 
 import frzmq
 from frzmq.control.client import ControlClient

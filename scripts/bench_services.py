@@ -36,7 +36,9 @@ def serve(variant: str, recorder: str) -> None:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
+    from starlette.types import ASGIApp
 
+    app: ASGIApp
     if variant == "frzmq":
         import frzmq
         from frzmq.asgi import Middleware
@@ -237,7 +239,9 @@ def snapshots(count: int) -> tuple[list[tuple[str, ...]], list[Ratio], list[obje
                 size_bytes = newest.stat().st_size
                 time.sleep(5.1)
     p50 = statistics.median(took_ms)
-    rows = [(f"condition to file, {size_bytes / (1 << 20):.1f} MiB, ms", "", f"{p50:.0f}", f"{max(took_ms):.0f}")]
+    rows: list[tuple[str, ...]] = [
+        (f"condition to file, {size_bytes / (1 << 20):.1f} MiB, ms", "", f"{p50:.0f}", f"{max(took_ms):.0f}")
+    ]
     return rows, [Ratio("from the condition to the snapshot on disk, p50, ms", p50, 100.0)], [{"took_ms": took_ms}]
 
 

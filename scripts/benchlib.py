@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import CLOCK_MONOTONIC, clock_getres
@@ -112,7 +112,7 @@ class Comparison:
 
 def report(
     title: str,
-    rows: list[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
     header: tuple[str, ...],
     ratios: list[Ratio],
     data: object,
