@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from frzmq.flight import FlightRecorder, flush, snapshot, start
     from frzmq.reader.snapshot import open_snapshot
     from frzmq.tracer.watch import trigger
-
-    __version__: str
+    from frzmq.version import __version__ as __version__
 
 __all__ = [
     "FlightRecorder", "asgi", "event", "extract", "flush", "gauge", "inject", "open_snapshot", "operation", "snapshot", "span", "start", "trigger", "wsgi",
 ]  # fmt: skip
 
 _LAZY = {
+    "__version__": "frzmq.version",
     "FlightRecorder": "frzmq.flight",
     "flush": "frzmq.flight",
     "open_snapshot": "frzmq.reader.snapshot",
@@ -34,14 +34,10 @@ _MODULES = ("asgi", "wsgi")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from frzmq.version import package_version
-
-        value: Any = package_version()
-    elif name in _LAZY or name in _MODULES:
+    if name in _LAZY or name in _MODULES:
         from importlib import import_module
 
-        value = import_module(f"frzmq.{name}") if name in _MODULES else getattr(import_module(_LAZY[name]), name)
+        value: Any = import_module(f"frzmq.{name}") if name in _MODULES else getattr(import_module(_LAZY[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -21,7 +21,7 @@ from frzmq.transport.addresses import Endpoints, is_loopback, parse_address
 from frzmq.transport.keys import ClientKey, read_client_key
 from frzmq.transport.outbound import TracerSockets
 from frzmq.transport.sockets import library
-from frzmq.version import package_version
+from frzmq.version import __version__
 
 ROUND_TRIPS: Final = 5
 TIMEOUT_S: Final = 3.0
@@ -82,7 +82,7 @@ def versions() -> Versions:
     except PackageNotFoundError:
         msgpack = "?"
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return Versions(package_version(), python, msgpack, zmq.pyzmq, zmq.libzmq, zmq.curve, choice.missing)
+    return Versions(__version__, python, msgpack, zmq.pyzmq, zmq.libzmq, zmq.curve, choice.missing)
 
 
 def namespaces() -> Namespaces:

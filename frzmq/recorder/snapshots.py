@@ -11,7 +11,7 @@ from frzmq.recorder.events import RingView, SealedGeneration, StreamView, WriteS
 from frzmq.recorder.tracers import ROW_BYTES, bounded_rows
 from frzmq.snapfile.format import MAX_HEADER_BYTES, Generation, GenerationInfo, SnapshotHeader, StreamBody, StreamHeader
 from frzmq.snapfile.writer import write_snapshot
-from frzmq.version import package_version
+from frzmq.version import __version__
 
 MAX_ROWS: Final = MAX_HEADER_BYTES // 4 // ROW_BYTES
 """Ledgers of writers in one header, of all streams."""
@@ -25,7 +25,7 @@ def write_view(write: Callable[[bytes], object], instruction: WriteSnapshot, mac
 def _header(instruction: WriteSnapshot, machine: str) -> SnapshotHeader:
     view: RingView = instruction.view
     return SnapshotHeader(
-        recorder_version=package_version(),
+        recorder_version=__version__,
         created_wall_ns=time.time_ns(),
         created_monotonic_ns=time.monotonic_ns(),
         reason=instruction.reason,

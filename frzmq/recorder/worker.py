@@ -55,7 +55,7 @@ from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
 from frzmq.transport.sockets import Again, Received, RecorderSockets, send_to
-from frzmq.version import package_version
+from frzmq.version import __version__
 from frzmq.wire.messages import (
     Ack,
     Cancel,
@@ -117,7 +117,7 @@ class Worker:
             lambda: secrets.randbits(64),
             time.monotonic_ns(),
             pid=os.getpid(),
-            version=package_version(),
+            version=__version__,
             machine=machine,
         )
         self._sockets = sockets
