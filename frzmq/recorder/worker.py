@@ -305,18 +305,19 @@ class Worker:
         return size_bytes >= BUSY_BYTES
 
     def _drain_link(self) -> None:
+        waiting = self._sockets.receive(self._sockets.link)
+        # after they came: who gets this time back takes it for one after its question
         now_ns = time.monotonic_ns()
-        for received in self._sockets.receive(self._sockets.link):
+        for received in waiting:
             key = self._keys.access.recording_as(received.public) if self._keys is not None else ""
             self._give(link_input(received.parts, key), now_ns)
 
     def _drain_control(self) -> None:
-        now_ns = time.monotonic_ns()
-        until_ns = now_ns + REQUESTS_A_TURN_NS
-        while now_ns < until_ns and (waiting := self._sockets.receive(self._sockets.control, 1)):
-            for received in waiting:
-                self._request(received, now_ns)
-            now_ns = time.monotonic_ns()
+        until_ns = time.monotonic_ns() + REQUESTS_A_TURN_NS
+        while waiting := self._sockets.receive(self._sockets.control, 1):
+            self._request(waiting[0], time.monotonic_ns())
+            if time.monotonic_ns() >= until_ns:
+                break
 
     def _request(self, received: Received, now_ns: int) -> None:
         event = control_input(received.parts)
