@@ -31,6 +31,9 @@ def events(number):
     for _ in range(number):
         frzmq.event("e")
 
+# on a busy machine a recorder may not answer for longer than a program waits at its end
+END_S, runtime.END_S = runtime.END_S, 20.0
+
 if __name__ == "__main__":
     runtime.configure(TracerConfig(recorder=sys.argv[1], service="test"))
 """
@@ -299,6 +302,7 @@ def test_exit_without_a_recorder_is_bounded(address: str, tmp_path: Path) -> Non
         address,
         """
         import atexit
+        runtime.END_S = END_S
         # first registered, last called
         begin = []
         atexit._clear()
@@ -411,12 +415,14 @@ def test_lost_batches_are_sent_again(recorder: FakeRecorder, address: str, tmp_p
         for _ in range(5):
             events(10)
             frzmq.flush(0.2)
+        wait_line()
         """,
     )
     tracer = recorder.wait_tracer()
     # what is lost last is seen to be lost by what comes after it
     recorder.wait(lambda: len(tracer.of(BatchType.FLUSH)) >= 3)
     recorder.advance_and_wait(tracer)
+    program.tell("")
     program.end()
     recorder.wait(lambda: tracer.said_goodbye)
     assert lost

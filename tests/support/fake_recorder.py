@@ -101,7 +101,7 @@ def _count(kind: Kind, body: bytes) -> int:
 class FakeRecorder:
     """Serves ``address`` until the `with` block ends. ``heartbeat_ns`` and ``silence_ns`` are what `Welcome` says."""
 
-    def __init__(self, address: str, *, heartbeat_ns: int = 50_000_000, silence_ns: int = 2 * 10**9) -> None:
+    def __init__(self, address: str, *, heartbeat_ns: int = 50_000_000, silence_ns: int = 60 * 10**9) -> None:
         self.boot_id = os.urandom(16)
         self.acknowledges = True
         """False: nothing is acknowledged."""
