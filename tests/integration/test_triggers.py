@@ -12,6 +12,7 @@ import pytest
 from support.flights import taken
 from support.programs import Program
 from support.recorder_process import recorder_process
+from support.until import until
 
 import frzmq
 from frzmq.control.client import ControlClient
@@ -79,6 +80,8 @@ def test_failure_in_one_process_leaves_a_snapshot_of_all_and_one_line_in_its_log
         assert sorted(e.name for e in opened.events) == ["inside", "inside", "parent", "ready"]
         assert re.fullmatch(r"frzmq-\d{8}T\d{6}\.\d{3}Z-shop-error\.frz", Path(opened.path).name)
         assert Path(opened.path).stat().st_mode & 0o777 == 0o600
+        # the file is there before the recorder has heard of it
+        until(lambda: status(flight.address).stored == 1)
         now = status(flight.address)
         assert (now.reports, now.suppressed, now.stored, now.stored_last) == (1, 0, 1, str(opened.path))
         child.tell("end")
@@ -87,7 +90,7 @@ def test_failure_in_one_process_leaves_a_snapshot_of_all_and_one_line_in_its_log
 
 
 def test_storm_of_several_processes_is_one_snapshot_with_all_reasons(tmp_path: Path) -> None:
-    triggers = "error after=500ms"
+    triggers = "error after=60s"
     with frzmq.start(service="shop", triggers=triggers, snapshots=str(tmp_path / "s")) as flight:
         variables = {name: value for name, value in os.environ.items() if name.startswith("FRZMQ_")}
         children = [Program(tmp_path / f"child{n}.py", CHILD, **variables) for n in range(3)]
@@ -95,12 +98,16 @@ def test_storm_of_several_processes_is_one_snapshot_with_all_reasons(tmp_path: P
         for child in children:
             child.tell("fail")
         assert [child.line() for child in children] == ["failed"] * 3
+        until(lambda: status(flight.address).reports == 3)
+        with ControlClient(str(flight.address)) as client:
+            client.stop()  # who stops recording waits for no window
         [opened] = stored(tmp_path / "s")
         for child in children:
             assert f"bad failed: ZeroDivisionError in shop[{child.process.pid}]" in opened.header.reason
             child.tell("end")
             child.process.communicate(timeout=DEADLINE_S)
-        assert (status(flight.address).reports, status(flight.address).stored) == (3, 1)
+        until(lambda: status(flight.address).stored == 1)
+        assert status(flight.address).reports == 3
 
 
 def test_signal_to_a_process_that_has_recorded_nothing_leaves_a_snapshot(tmp_path: Path) -> None:
@@ -121,7 +128,7 @@ def test_signal_to_a_process_that_has_recorded_nothing_leaves_a_snapshot(tmp_pat
 
 
 def test_window_after_the_condition_is_recorded_too(tmp_path: Path) -> None:
-    with frzmq.start(service="shop", triggers="error after=300ms", snapshots=str(tmp_path / "s")):
+    with frzmq.start(service="shop", triggers="error after=2s", snapshots=str(tmp_path / "s")):
         with pytest.raises(KeyError), frzmq.operation("bad"):
             raise KeyError
         frzmq.event("afterwards")
