@@ -130,6 +130,7 @@ def test_calls_beyond_the_table_of_names_are_counted(tmp_path: Path) -> None:
         for function in functions:
             function()
         snapshot = taken(flight, tmp_path)
-    (told,) = [quiet for quiet in snapshot.quiet_calls if quiet.code.name == "code beyond the table of names"]
+    # in each generation, if a second was over in between
+    told = [quiet for quiet in snapshot.quiet_calls if quiet.code.name == "code beyond the table of names"]
     assert 50 < len(snapshot.calls) < 1000
-    assert len(snapshot.calls) + told.count == 1000
+    assert len(snapshot.calls) + sum(quiet.count for quiet in told) == 1000

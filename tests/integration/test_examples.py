@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.programs import DEADLINE_S
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import validate
@@ -48,11 +50,20 @@ def run(name: str, *arguments: str) -> str:
     return out
 
 
+def asked_until_nobody_is_missing(*arguments: str) -> dict[str, Any]:
+    """By the example's control client, which gives them two seconds: a busy machine may hold one of them for as long."""
+    for _ in range(5):
+        reply: dict[str, Any] = json.loads(run("control", *arguments))
+        if not reply["missing"]:
+            break
+    assert reply["missing"] == []
+    return reply
+
+
 def taken(recorder: RecorderProcess, tmp_path: Path) -> Snapshot:
-    """By the example's control client."""
     path = tmp_path / "s.frz"
-    end = json.loads(run("control", recorder.address, "snapshot", str(path)))
-    assert (end["type"], end["size_bytes"], end["missing"]) == ("snapshot", path.stat().st_size, [])
+    end = asked_until_nobody_is_missing(recorder.address, "snapshot", str(path))
+    assert (end["type"], end["size_bytes"]) == ("snapshot", path.stat().st_size)
     return open_snapshot(path)
 
 
@@ -73,8 +84,13 @@ def test_example_uses_only_zmq_and_msgpack_and_is_short(name: str, most_lines: i
 def test_tracer_of_the_example_is_recorded_whole(
     recorder: RecorderProcess, tmp_path: Path, marks: tuple[str, ...]
 ) -> None:
-    # over at least one generation of a second
-    number = int(run("tracer", recorder.address, "--seconds", "1.3", *marks))
+    process = start("tracer", recorder.address, "--seconds", "2", *marks)
+    # in at least two generations
+    until(lambda: json.loads(run("control", recorder.address, "status"))["status"]["tracers"])
+    run("control", recorder.address, "flush")
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    number = int(out)
     opened = taken(recorder, tmp_path)
     assert validate(opened) == []
     assert opened.problems == ()
@@ -104,7 +120,7 @@ def test_flush_reaches_the_example_single_and_double(
         while json.loads(run("control", recorder.address, "status"))["status"]["tracers"] == []:
             assert process.poll() is None
         for _ in range(3):
-            assert json.loads(run("control", recorder.address, "flush"))["missing"] == []
+            asked_until_nobody_is_missing(recorder.address, "flush")
         held = taken(recorder, tmp_path)
         assert held.ledger.lost == 0
         assert held.operations[-1].name == "work"
@@ -125,7 +141,7 @@ def test_tracer_of_the_example_joins_a_recorder_that_has_started_anew() -> None:
                 while not (seen := json.loads(run("control", directory, "status"))["status"]["tracers"]):
                     assert process.poll() is None
                     assert time.monotonic() < deadline, "it does not come back"
-                assert json.loads(run("control", directory, "flush"))["missing"] == []
+                asked_until_nobody_is_missing(directory, "flush")
                 with tempfile.TemporaryDirectory() as place:
                     opened = taken(second, Path(place))
                 assert validate(opened) == []

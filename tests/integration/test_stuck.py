@@ -34,7 +34,7 @@ STOPPED = """
         n += 1
         counts[0] = n
         if n % 500 == 0:
-            time.sleep(0.0005)  # a rest for the agent: what overtakes it is overwritten
+            time.sleep(0.005)  # a rest for the agent: what overtakes it is overwritten
 """
 HELD = """
     import ctypes, frzmq, os, sys
