@@ -48,11 +48,13 @@ class LineFinder:
         self._wake()
 
     def _find(self, trace: str, view: RingView) -> LinesFound:
-        with tempfile.NamedTemporaryFile(prefix="frzmq") as file:
+        # without a name: a recorder that ends meanwhile leaves no file
+        with tempfile.TemporaryFile(prefix="frzmq") as file:
             self._write(file.write, WriteSnapshot(0, (), view, "", ()))
             file.flush()
             done = subprocess.run(
-                [sys.executable, "-P", "-m", MODULE, file.name, trace],
+                [sys.executable, "-P", "-m", MODULE, f"/dev/fd/{file.fileno()}", trace],
+                pass_fds=(file.fileno(),),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=TIMEOUT_S,
