@@ -252,7 +252,7 @@ def test_recorder_without_room_for_its_temporary_file_says_so_and_goes_on(
 def test_recorder_without_room_for_a_triggers_snapshot_says_so_and_takes_the_next(
     disk: Disk, directory: Path, tmp_path: Path
 ) -> None:
-    where = ("--snapshots", str(disk.path), "--trigger", "error cooldown=1s")
+    where = ("--snapshots", str(disk.path), "--trigger", "error cooldown=1h")
     with placed_recorder(disk.place, str(directory), *where) as recorder, recorded(recorder, tmp_path) as program:
         disk.recorder = recorder
         disk.fill()

@@ -70,7 +70,7 @@ def check_at_once(tmp_path: Path, directory: Path, raw_count: int, real_count: i
                 tracer.flush_mark()
             with ControlClient(recorder.address) as client:
                 assert [t.state for t in client.status().tracers] == ["live"] * (raw_count + real_count)
-            asked = Aside(lambda: written(recorder.address, tmp_path, within_s=10))
+            asked = Aside(lambda: written(recorder.address, tmp_path, within_s=10, flush_s=8))
             while not asked.done:
                 for tracer in raw:
                     tracer.pump(0)

@@ -19,7 +19,9 @@ from frzmq.wire.messages import TracerStatus
 PROGRAM = """
     import sys
     import frzmq
+    from frzmq.tracer import runtime
 
+    runtime.END_S = 20.0  # all are to say goodbye, on a busy machine too
     frzmq.start(service=sys.argv[2], recorder=sys.argv[1])
     n = 0
     while True:

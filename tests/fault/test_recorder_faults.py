@@ -13,6 +13,7 @@ import support.watched_recorder
 from support.loads import Load, is_run, numbers, process_of, truthful, until_state, until_stopped, written
 from support.programs import Program
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlCode, ControlError
@@ -190,6 +191,7 @@ def test_recorder_stopped_for_ten_seconds_loses_what_does_not_fit_and_nobody_wai
             measured.tell("1")
             normal_ns = int(measured.line())
             until_joined(recorder.address, [large, small])
+            written(recorder.address, tmp_path)  # how each thread begins is acknowledged
             recorder.process.send_signal(signal.SIGSTOP)
             until_stopped(recorder.process.pid)
             measured.tell("10")
@@ -222,7 +224,8 @@ def test_recorder_stopped_for_ten_seconds_loses_what_does_not_fit_and_nobody_wai
 
 
 def test_recorder_that_appears_later_gets_all_that_fits(tmp_path: Path, directory: Path) -> None:
-    large = Load(tmp_path, str(directory), size_bytes=1000, FRZMQ_BUFFER_BYTES="16M")
+    # so slow that its buffer lasts for as long as a busy machine may need to start a recorder
+    large = Load(tmp_path, str(directory), rest_s=0.05, size_bytes=1000, FRZMQ_BUFFER_BYTES="16M")
     small = Load(tmp_path, str(directory), size_bytes=1000, FRZMQ_BUFFER_BYTES="256K")
     try:
         for one in (large, small):
@@ -255,7 +258,7 @@ def test_recorder_gone_for_longer_than_the_buffer_holds_is_told_what_was_overwri
     small = Load(tmp_path, lives.address, size_bytes=1000, FRZMQ_BUFFER_BYTES="256K")
     try:
         until_joined(lives.address, [small])
-        small.until_more()
+        until(lambda: len(lives.acknowledged(small.pid)) >= small.threads, "that each thread is acknowledged")
         lives.kill()
         acknowledged = lives.acknowledged(small.pid)
         small.until_more(300)
@@ -274,4 +277,4 @@ def test_recorder_gone_for_longer_than_the_buffer_holds_is_told_what_was_overwri
     assert ledger.lost == ledger.overwritten + ledger.missing > 0
     # of which it knows: from a record that was acknowledged before, or earlier, on
     first_known = sum(found[-1] + 1 for found in indices.values()) - ledger.recorded
-    assert first_known <= sum(acknowledged[writer] for writer in indices)
+    assert first_known <= sum(acknowledged.get(writer, 0) for writer in indices)

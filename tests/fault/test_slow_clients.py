@@ -34,18 +34,28 @@ from frzmq.wire.messages import (
 
 LARGE = ("--max-bytes", "128M", "--min-age", "1h", "--no-death-snapshots")
 CLIENT_S = 5.0
-"""How long a snapshot may take a client of the quick recorder; half of it without progress."""
+"""How long a snapshot may take a client of a recorder with little patience."""
+IDLE_S = 2.5
+"""And how long without progress."""
 RING_BYTES = 40 << 20
 """More than the buffers of a socket hold."""
 SLACK_BYTES = 16 << 20
 """What the allocator and a thread more may take."""
 
 
+def impatient(address: str, idle_s: float) -> contextlib.AbstractContextManager[RecorderProcess]:
+    program = (str(Path(support.quick_recorder.__file__)), "10", str(CLIENT_S), str(idle_s))
+    return recorder_process(address, *LARGE, program=program)
+
+
 @pytest.fixture(params=["ipc", pytest.param("tcp", marks=pytest.mark.long)])
-def recorder(request: pytest.FixtureRequest, directory: Path) -> Iterator[RecorderProcess]:
-    program = (str(Path(support.quick_recorder.__file__)), "10", str(CLIENT_S))
-    address = str(directory) if request.param == "ipc" else "tcp"
-    with recorder_process(address, *LARGE, program=program) as process:
+def address(request: pytest.FixtureRequest, directory: Path) -> str:
+    return str(directory) if request.param == "ipc" else "tcp"
+
+
+@pytest.fixture
+def recorder(address: str) -> Iterator[RecorderProcess]:
+    with impatient(address, IDLE_S) as process:
         yield process
 
 
@@ -128,16 +138,16 @@ def check_byte_a_second(recorder: RecorderProcess, tmp_path: Path, idle_s: float
         check_goes_on(recorder, tmp_path, load)
         before_bytes = recorder.rss_bytes()
         with contextlib.closing(SlowSocket(recorder.address)) as slow:
+            began = time.monotonic()
             slow.say(SnapshotRequest(1, credit=60_000))
             until(lambda: files(recorder), "no snapshot was begun")
-            began = time.monotonic()
             check_goes_on(recorder, tmp_path, load)
             # the client's slowness, and no wait for anything
             while files(recorder):
                 assert time.monotonic() - began < idle_s + 15, "it waits for ever"
                 slow.exactly(1)
                 time.sleep(1)
-            assert time.monotonic() - began > idle_s - 1
+            assert time.monotonic() - began > idle_s
             grown_bytes = recorder.rss_bytes() - before_bytes
             assert grown_bytes < CONTROL_HWM * MAX_CHUNK_BYTES + SLACK_BYTES
             check_goes_on(recorder, tmp_path, load)
@@ -148,7 +158,7 @@ def check_byte_a_second(recorder: RecorderProcess, tmp_path: Path, idle_s: float
 def test_client_that_reads_a_byte_a_second_is_cut_off_and_holds_up_nobody(
     recorder: RecorderProcess, tmp_path: Path
 ) -> None:
-    check_byte_a_second(recorder, tmp_path, CLIENT_S / 2)
+    check_byte_a_second(recorder, tmp_path, IDLE_S)
 
 
 @pytest.mark.long
@@ -159,9 +169,13 @@ def test_client_that_reads_a_byte_a_second_is_cut_off_after_30_s(tmp_path: Path,
         check_byte_a_second(recorder, tmp_path, 30)
 
 
-def test_client_that_gives_a_credit_a_second_is_served_until_its_time_is_over(
-    recorder: RecorderProcess, tmp_path: Path
-) -> None:
+def test_client_that_gives_a_credit_a_second_is_served_until_its_time_is_over(address: str, tmp_path: Path) -> None:
+    # progress may be late for as long as a machine is busy: it is the whole that counts
+    with impatient(address, 60) as recorder:
+        check_credit_a_second(recorder, tmp_path)
+
+
+def check_credit_a_second(recorder: RecorderProcess, tmp_path: Path) -> None:
     fill(recorder, 4 << 20)
     load = Load(tmp_path, recorder.address)
     slow = ClientSocket(parse_address(recorder.address).control)
@@ -187,7 +201,7 @@ def test_client_that_gives_a_credit_a_second_is_served_until_its_time_is_over(
         assert message.code == "snapshot_failed"
         assert message.message == "snapshot: the client took nothing for too long"
         assert CLIENT_S - 1 < took_s < CLIENT_S + 20
-        assert 3 <= chunks <= CLIENT_S + 1
+        assert 2 <= chunks <= CLIENT_S + 1
         assert files(recorder) == 0
     finally:
         slow.close()

@@ -55,7 +55,7 @@ def check_suspended(tmp_path: Path, address: str) -> None:
 
 
 def test_tracer_suspended_for_longer_than_silence_goes_on_without_a_loss(tmp_path: Path, directory: Path) -> None:
-    program = (str(Path(support.quick_recorder.__file__)), "1.5", "60")
+    program = (str(Path(support.quick_recorder.__file__)), "1.5", "60", "30")
     with recorder_process(str(directory), *LARGE, program=program) as recorder:
         check_suspended(tmp_path, recorder.address)
 
@@ -154,7 +154,9 @@ sys.stdin.readline()
 """
 FORKS = """
     import frzmq, os, sys, threading, warnings
+    from frzmq.tracer import runtime
 
+    runtime.END_S = 20.0  # a busy machine may hold the recorder for longer than a child waits at its end
     warnings.simplefilter("ignore")  # Python 3.12 and later warn of a fork beside a thread: this one is the program's
     ends = threading.Event()
     recorded = []

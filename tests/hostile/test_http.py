@@ -90,9 +90,9 @@ def test_malicious_http_request_that_drips_is_ended_in_time(serve: Serve, monkey
     from frzmq.recorder import metrics as of_metrics
     from frzmq.view import server as of_view
 
-    for server in (of_metrics._Server, of_view._Server):
-        monkeypatch.setattr(server, "longest_s", 0.3)
-    with serve() as (port, path), connected(port) as peer:
+    with serve() as (port, path), connected(port) as peer, monkeypatch.context() as patch:
+        for server in (of_metrics._Server, of_view._Server):
+            patch.setattr(server, "longest_s", 0.3)
         peer.sendall(b"GET / HTTP/1.1\r\n")
 
         def drips() -> bool:
@@ -102,6 +102,7 @@ def test_malicious_http_request_that_drips_is_ended_in_time(serve: Serve, monkey
             return is_closed(peer)
 
         until(drips, "its end")
+        patch.undo()
         assert ask(port, path) == 200
 
 

@@ -123,7 +123,7 @@ MESSAGES = st.one_of(
     st.builds(Ping, NUMBERS),
     st.binary(max_size=20),
 )
-WELCOME = Welcome(BOOT, 7, 1, 1, 10**9, 10**10)
+WELCOME = Welcome(BOOT, 7, 1, 1, 10**12, 10**13)
 
 
 @example([WELCOME, Advance((1 << 64) - 1), Advance((1 << 64) - 1)])
@@ -206,7 +206,7 @@ def test_malicious_second_welcome_changes_nothing_and_others_only_send_again() -
         bench.tell(WELCOME, WELCOME)
         assert (bench.agent.stats().resent, bench.agent.stats().frames) == (before.resent, before.frames)
         for nonce in range(100, 200):
-            bench.tell(Welcome(BOOT, nonce, 2, 1, 10**9, 10**10))
+            bench.tell(Welcome(BOOT, nonce, 2, 1, 10**12, 10**13))
         assert {nonce for _, nonce in bench.sent(BatchType.OPEN)[-1:]} == {199}
         assert bench.agent.stats().unacknowledged < 500
 

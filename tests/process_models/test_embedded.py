@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.held import counted
+from support.held import PATIENT, counted
 from support.servers import Server, ask, write
 from support.until import until
 
@@ -59,7 +59,7 @@ app = Starlette(routes=[Route("/ready", ready), Route("/", answer)])
 
 
 def serve(directory: Path, code: str, *arguments: str) -> Server:
-    write(directory / "web.py", code)
+    write(directory / "web.py", f"{PATIENT}\n{code}")
     write(directory / "gunicorn.conf.py", "control_socket_disable = True")
     return Server(directory, *arguments, "--workers", "2", "web:app", FRZMQ_RUNTIME_DIR=str(directory / "r"))
 

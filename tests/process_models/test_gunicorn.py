@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.held import Held, counted, died
+from support.held import PATIENT, Held, counted, died
 from support.servers import Server, ask, write
 from support.until import until
 
@@ -26,6 +26,7 @@ BY_START = "import frzmq; frzmq.start(service='web')"
 WSGI = """
 import os, time
 {how}
+{patient}
 from flask import Flask
 
 app = Flask(__name__)
@@ -55,6 +56,7 @@ def hang():
 ASGI = """
 import os
 {how}
+{patient}
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -78,7 +80,7 @@ KINDS = {"sync": WSGI, "gthread": WSGI, "uvicorn_worker.UvicornWorker": ASGI}
 
 
 def gunicorn(directory: Path, held: Held, *arguments: str, kind: str = "sync", how: str = BY_ENVIRONMENT) -> Server:
-    write(directory / "web.py", KINDS[kind].format(how=how))
+    write(directory / "web.py", KINDS[kind].format(how=how, patient=PATIENT))
     # without the thread that serves its control socket, the master has nothing to do; older versions pass over what they do not know
     write(directory / "gunicorn.conf.py", "control_socket_disable = True")
     command = ["gunicorn", "--bind", f"unix:{directory}/http", "--workers", "2", "--worker-class", kind]

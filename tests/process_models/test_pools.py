@@ -7,13 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.held import Held, counted, died
+from support.held import PATIENT, Held, counted, died
 from support.programs import Program
 
 HEAD = """
 import multiprocessing, os, subprocess, sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 {how}
+{patient}
 
 def work(number):
     frzmq.event("work", pid=os.getpid())
@@ -36,7 +37,7 @@ METHODS = ["fork", "spawn", "forkserver"]
 
 def run(tmp_path: Path, held: Held, how: str, body: str, method: str = "fork") -> list[int]:
     """Every number that the program said: the pids of the work that was done."""
-    code = HEAD.format(how=how) + textwrap.indent(textwrap.dedent(body), "    ")
+    code = HEAD.format(how=how, patient=PATIENT) + textwrap.indent(textwrap.dedent(body), "    ")
     return [int(word) for word in Program(tmp_path / "pools.py", code, method, **held.variables).end().split()]
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.held import Held, counted
+from support.held import PATIENT, Held, counted
 from support.servers import Server, write
 from support.until import until
 
@@ -19,6 +19,7 @@ APP = """
 import os
 from contextlib import asynccontextmanager
 {how}
+{patient}
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -40,7 +41,7 @@ app = Starlette(routes=[Route("/ready", ready), Route("/", answer)], lifespan=li
 
 
 def uvicorn(directory: Path, held: Held, how: str, *arguments: str) -> Server:
-    write(directory / "web.py", APP.format(how=how))
+    write(directory / "web.py", APP.format(how=how, patient=PATIENT))
     return Server(directory, "uvicorn", "--uds", str(directory / "http"), *arguments, "web:app", **held.variables)
 
 

@@ -155,12 +155,12 @@ FLUSH_S = 2.0
 """A snapshot waits for those that do not answer no longer, before it reads their buffers."""
 
 
-def written(address: str, tmp_path: Path, *, within_s: float = DEADLINE_S) -> Path:
+def written(address: str, tmp_path: Path, *, within_s: float = DEADLINE_S, flush_s: float = FLUSH_S) -> Path:
     """A snapshot that was answered in time."""
     path = tmp_path / f"{os.urandom(6).hex()}.frz"
     began = time.monotonic()
     with path.open("xb") as file, ControlClient(address) as client:
-        client.snapshot(file, flush_timeout_s=FLUSH_S)
+        client.snapshot(file, flush_timeout_s=flush_s)
     took_s = time.monotonic() - began
     assert took_s < within_s
     return path

@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from support.programs import PACKAGE_PARENT
 from support.until import until
 
 DEADLINE_S = 20.0
+T = TypeVar("T")
 
 
 FRZMQ = ("-m", "frzmq")
@@ -79,7 +81,7 @@ def start(
 def recorder_process(address: str, *arguments: str, program: Sequence[str] = FRZMQ) -> Iterator[RecorderProcess]:
     """``address``: ``tcp`` stands for three ports of the system's choice."""
     if address == "tcp":
-        recorder = _on_tcp(*arguments, program=program)
+        recorder = on_tcp(lambda served: RecorderProcess(served, *arguments, program=program))
     else:
         recorder = RecorderProcess(address, *arguments, program=program)
     try:
@@ -96,11 +98,11 @@ def recorder_process(address: str, *arguments: str, program: Sequence[str] = FRZ
                 stream.close()
 
 
-def _on_tcp(*arguments: str, program: Sequence[str]) -> RecorderProcess:
-    """Tries again when somebody was given one of its ports in the meantime."""
+def on_tcp(serve: Callable[[str], T]) -> T:
+    """What ``serve`` makes at an address with three ports of the system's choice. Tries again when somebody was given one of them in the meantime."""
     for _ in range(20):
         try:
-            return RecorderProcess(f"tcp://127.0.0.1:{_free_ports()}", *arguments, program=program)
+            return serve(f"tcp://127.0.0.1:{_free_ports()}")
         except AssertionError as error:
             if "Address already in use" not in str(error):
                 raise
