@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.left_behind import Places, nothing_left, shared, watch
 
+from frzmq.transport import sockets
+
 # shared runners stall for seconds: a deadline for one example would fail at random
 # the gate decides the same each time: who looks for new histories and inputs runs the long ones
 settings.register_profile("dev", deadline=None, print_blob=True, derandomize=True, database=None)
@@ -42,6 +44,14 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with nothing_left(places, of_a_test=False):
             yield places
     places.remove()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patient_close() -> Iterator[None]:
+    """A close that comes to its end may take longer than a program would wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sockets, "CLOSE_DEADLINE_S", 20.0)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ import pytest
 import zmq
 from support.raw_tracer import RawTracer
 from support.recorder_process import RecorderProcess, recorder_process
+from support.until import until
 
 DEADLINE_MS = 10_000
 CHUNK_BYTES = 256 << 10
@@ -204,12 +205,14 @@ def test_snapshot_sends_no_more_chunks_than_it_has_credit_for(recorder: Recorder
 
 def test_snapshot_that_is_cancelled_sends_nothing_more(recorder: RecorderProcess, control: Bare) -> None:
     fill(recorder, control)
+    made = control.status()["snapshots"]
     control.send(type="snapshot?", id=6, credit=1)
     first = control.receive()
     assert (first["type"], first["id"], len(first["data"])) == ("chunk", 6, CHUNK_BYTES)
     control.send(type="cancel", id=6)
     control.send(type="credit", id=6, chunks=100)
-    control.status()
+    # a large one may still be written, and another is refused until then
+    until(lambda: control.status()["snapshots"] == made + 1, "it is not written")
     control.status()
     control.send(type="snapshot?", id=7, credit=1000)
     while (message := control.receive())["type"] == "chunk":

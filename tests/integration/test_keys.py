@@ -34,6 +34,8 @@ sys.stdin.readline()
 frzmq.event("last")
 print(frzmq.flush(float(sys.argv[2])), flush=True)
 """
+PATIENCE_S = 20.0
+"""Of a client that is denied what it asks."""
 
 
 @pytest.fixture
@@ -48,13 +50,20 @@ def ann(keyed: Keyed) -> Iterator[ControlClient]:
         yield client
 
 
+def patient(address: str, key: str | Path | None) -> ControlClient:
+    return ControlClient(address, PATIENCE_S, key=None if key is None else str(key))
+
+
 def denied(act: Callable[[], object]) -> str:
+    """``act``: of a patient client."""
     began = time.monotonic()
-    with pytest.raises(ControlError) as refused:
-        act()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frzmq.control.client.CONNECT_S", PATIENCE_S)
+        with pytest.raises(ControlError) as refused:
+            act()
     assert refused.value.code is ControlCode.DENIED
     # it is told, and need not wait for the end of its patience
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < PATIENCE_S - 5
     return str(refused.value)
 
 
@@ -103,7 +112,7 @@ def test_keyed_recorder_takes_records_and_gives_snapshots_by_role(keyed: Keyed, 
 
 
 def test_viewer_may_not_start_or_stop_and_an_operator_may(keyed: Keyed, ann: ControlClient) -> None:
-    with ControlClient(keyed.address, key=str(keyed.files / "grafana.key")) as grafana:
+    with patient(keyed.address, keyed.files / "grafana.key") as grafana:
         assert denied(grafana.stop) == "wanted a key of role operator, got 'grafana', viewer"
         assert denied(grafana.start) == "wanted a key of role operator, got 'grafana', viewer"
         ann.stop()
@@ -114,7 +123,7 @@ def test_viewer_may_not_start_or_stop_and_an_operator_may(keyed: Keyed, ann: Con
 def test_key_of_a_tracer_asks_for_nothing_and_that_of_a_viewer_records_nothing(
     keyed: Keyed, ann: ControlClient, tmp_path: Path
 ) -> None:
-    with ControlClient(keyed.address, key=str(tmp_path / "checkout.key")) as client:
+    with patient(keyed.address, tmp_path / "checkout.key") as client:
         assert "does not admit the key 'checkout': it is not known there, revoked, or of another role" in denied(
             client.status
         )
@@ -136,7 +145,7 @@ def test_client_without_the_recorders_key_is_told_so(keyed: Keyed, tmp_path: Pat
         other.init(new_pair)
         path = str(tmp_path / "other.key")
         other.add("grafana", VIEWER, path, new_pair)
-    with ControlClient(keyed.address, key=path) as client:
+    with patient(keyed.address, path) as client:
         said = denied(client.status)
     why = "it has another key than the key file says, or none" if key else "it wants a key, and there is none here"
     assert said.endswith(f"breaks off the handshake: {why}")
@@ -145,7 +154,7 @@ def test_client_without_the_recorders_key_is_told_so(keyed: Keyed, tmp_path: Pat
 def test_client_with_a_key_for_a_recorder_without_keys_is_told_so(keyed: Keyed) -> None:
     with (
         recorder_process("tcp") as open_to_all,
-        ControlClient(open_to_all.address, key=str(keyed.files / "ann.key")) as client,
+        patient(open_to_all.address, keyed.files / "ann.key") as client,
     ):
         assert "another key than the key file says, or none" in denied(client.status)
 
@@ -274,7 +283,7 @@ def test_zmq_curve_without_zap_would_take_any_key_and_this_recorder_does_not(key
     known = keyed.key("ann").pair
     stranger.write_text(text.replace(known.public, pair.public).replace(known.secret, pair.secret))
     stranger.chmod(0o600)
-    with ControlClient(keyed.address, key=str(stranger)) as client:
+    with patient(keyed.address, stranger) as client:
         assert "does not admit the key 'ann'" in denied(client.status)
 
 

@@ -267,7 +267,7 @@ THREADS = """
             thread.join()
 
     frzmq.event("begin")
-    assert frzmq.flush()
+    assert frzmq.flush(20)
     print("ready", flush=True)
     for line in sys.stdin:
         if line == "end\\n":

@@ -29,7 +29,7 @@ SHORT = """
             thread.start()
         for thread in threads:
             thread.join()
-        assert frzmq.flush()  # what ended is acknowledged, and its chunks are free
+        assert frzmq.flush(20)  # what ended is acknowledged, and its chunks are free
     print("done", flush=True)
     sys.stdin.read(1)
 """
@@ -49,7 +49,7 @@ AT_ONCE = """
         thread.start()
     for _ in threads:
         started.acquire()
-    assert frzmq.flush()
+    assert frzmq.flush(20)
     print("done", flush=True)
     sys.stdin.read(1)
     end.set()
@@ -61,11 +61,11 @@ EXEC = """
     for n in range(1000):
         frzmq.event("after" if after else "before", n=n)
     if not after:
-        frzmq.flush()  # the recorder knows of it
+        frzmq.flush(20)  # the recorder knows of it
         for n in range(1000, 2000):
             frzmq.event("before", n=n)
         os.execv(sys.executable, [sys.executable, sys.argv[0], "after"])
-    assert frzmq.flush()
+    assert frzmq.flush(20)
     print("done", flush=True)
     sys.stdin.read(1)
 """

@@ -71,20 +71,21 @@ def of(client: ControlClient, tracer: RawTracer) -> TracerStatus:
 
 
 class InThread(threading.Thread):
-    """Runs ``what`` beside the test; `result` waits for it."""
+    """Runs ``what`` beside the test; `result` waits for it, and raises what it raised."""
 
     def __init__(self, what: object) -> None:
         super().__init__(daemon=True)
         self._what = what
         self._result: object = None
+        self._error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         assert callable(self._what)
         try:
             self._result = self._what()
-        except Exception as error:  # noqa: BLE001  # it is the result
-            self._result = error
+        except Exception as error:  # noqa: BLE001  # `result` raises it
+            self._error = error
 
     def result(self, *tracers: RawTracer) -> object:
         """Pumps the tracers until it is there."""
@@ -92,6 +93,8 @@ class InThread(threading.Thread):
             tracer.until(lambda: not self.is_alive())
         self.join(30)
         assert not self.is_alive()
+        if self._error is not None:
+            raise self._error
         return self._result
 
 
@@ -161,9 +164,8 @@ def test_snapshot_whose_writer_fails_harms_nobody(client: ControlClient, tracer:
     def fail(data: bytes) -> None:
         raise OSError(28, "disk full")
 
-    error = InThread(lambda: client.snapshot(fail)).result(tracer)
-    assert isinstance(error, OSError)
-    assert error.errno == 28
+    with pytest.raises(OSError, match="disk full"):
+        InThread(lambda: client.snapshot(fail)).result(tracer)
     file = io.BytesIO()
     InThread(lambda: client.snapshot(file)).result(tracer)
     assert len(file.getvalue()) > 900_000
@@ -221,6 +223,8 @@ def test_snapshot_without_credit_waits_and_holds_up_nobody(
     first, second = InThread(slow.answer).result(tracer), slow.answer()
     assert isinstance(first, SnapshotChunk) and isinstance(second, SnapshotChunk)
     assert (first.offset, second.offset) == (0, len(first.data))
+    # chunks are sent while the rest is written, and another is refused until then
+    tracer.until(lambda: client.status().snapshots == 1)
     file = io.BytesIO()
     InThread(lambda: client.snapshot(file)).result(tracer)
     assert len(file.getvalue()) > 2_000_000
@@ -246,6 +250,7 @@ def test_snapshot_of_a_client_that_went_away_harms_nobody(
     tracer.record(2)
     tracer.flush_mark()
     assert of(client, tracer).records == 42
+    tracer.until(lambda: client.status().snapshots == 1)
     file = io.BytesIO()
     InThread(lambda: client.snapshot(file)).result(tracer)
     assert len(file.getvalue()) > 4_000_000

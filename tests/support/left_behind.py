@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import zmq
 
-GRACE_S: Final = 10.0
-"""An embedded recorder whose program is gone has so long for what it must write; libzmq closes what it has asynchronously."""
+GRACE_S: Final = 15.0
+"""An embedded recorder whose program is gone has 10 s for what it must write, and is to end then; libzmq closes what it has asynchronously."""
 SOON_S: Final = 0.05
 TERM_S: Final = 2.0
 """For a context that nobody ended. It ends at once, or waits for a socket that is still open."""

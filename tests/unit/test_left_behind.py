@@ -19,6 +19,8 @@ left_behind.GRACE_S = left_behind.TERM_S = 0.1
 SEEDS = """
 import os, pytest, socket, subprocess, sys, tempfile, threading, time, zmq
 from pathlib import Path
+from support.recorder_process import until_ended
+from support.until import until
 
 kept = []  # so that nothing is collected
 
@@ -39,7 +41,7 @@ def test_clean():
 
 def test_adopted_and_ended():
     out = subprocess.run(["/bin/sh", "-c", "true & echo $!"], capture_output=True, check=True).stdout
-    assert int(out)
+    until_ended(int(out))
 
 
 def test_context_without_sockets():
@@ -65,16 +67,23 @@ def test_running():
 
 
 def test_grandchild():
-    subprocess.run(["/bin/sh", "-c", "sleep 101 >&- 2>&- &"], check=True)
+    shell = ["/bin/sh", "-c", "sleep 101 >&- 2>&- & echo $!"]
+    out = subprocess.run(shell, capture_output=True, check=True).stdout
+    line = Path("/proc", str(int(out)), "cmdline")
+    until(lambda: line.read_bytes().startswith(b"sleep"))
 
 
 def test_zombie_of_a_fork():
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_zombie_of_a_popen():
-    kept.append(subprocess.Popen(["true"]))
+    process = subprocess.Popen(["true"])
+    kept.append(process)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_thread():

@@ -27,6 +27,7 @@ from frzmq.wire.messages import (
     SnapshotChunk,
     SnapshotEnd,
     SnapshotRequest,
+    StartRequest,
     decode_message,
     encode_message,
 )
@@ -83,6 +84,19 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Answer
         recorder.close()
 
 
+def only_starts(message: Message) -> list[Reply | bytes]:
+    """Answers no other request."""
+    return [OkReply(message.id)] if isinstance(message, StartRequest) else []
+
+
+def impatient(recorder: FakeRecorder) -> ControlClient:
+    """Waits for 0.05 s, of which the connecting, by its first request, takes none."""
+    client = ControlClient(recorder.address, timeout_s=10)
+    client.start()
+    client._timeout_s = 0.05
+    return client
+
+
 def test_client_flush_takes_its_own_reply_and_no_other(serve: Callable[[Answer], FakeRecorder]) -> None:
     def answer(message: Message) -> list[Reply | bytes]:
         assert isinstance(message, FlushRequest)
@@ -112,8 +126,8 @@ def test_client_nonsense_is_a_protocol_error(serve: Callable[[Answer], FakeRecor
 
 
 def test_client_without_an_answer_times_out_and_names_the_address(serve: Callable[[Answer], FakeRecorder]) -> None:
-    recorder = serve(lambda message: [])
-    with ControlClient(recorder.address, timeout_s=0.05) as client, pytest.raises(ControlError) as raised:
+    recorder = serve(only_starts)
+    with impatient(recorder) as client, pytest.raises(ControlError) as raised:
         client.status()
     assert raised.value.code is ControlCode.TIMEOUT
     assert str(raised.value) == f"the recorder at {recorder.address} did not answer within 0.05 s"
@@ -249,7 +263,9 @@ def test_client_whose_other_thread_does_not_come_back_times_out(
     serve: Callable[[Answer], FakeRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(message: Message) -> list[Reply | bytes]:
-        return [SnapshotChunk(1, 0, b"x"), SnapshotEnd(1, 1)] if isinstance(message, SnapshotRequest) else []
+        if isinstance(message, SnapshotRequest):
+            return [SnapshotChunk(message.id, 0, b"x"), SnapshotEnd(message.id, 1)]
+        return only_starts(message)
 
     inside, goes_on = threading.Event(), threading.Event()
 
@@ -259,7 +275,7 @@ def test_client_whose_other_thread_does_not_come_back_times_out(
 
     monkeypatch.setattr("frzmq.control.client.SNAPSHOT_S", 0.05)
     recorder = serve(answer)
-    client = ControlClient(recorder.address, 0.05)
+    client = impatient(recorder)
     slow = threading.Thread(target=client.snapshot, args=(write,))
     slow.start()
     assert inside.wait(10)
@@ -273,5 +289,5 @@ def test_client_whose_other_thread_does_not_come_back_times_out(
     goes_on.set()
     slow.join(10)
     client.close()
-    until(lambda: len(recorder.heard) > 1, "the credit does not come")
-    assert [type(message) for message in recorder.heard] == [SnapshotRequest, Credit]
+    until(lambda: len(recorder.heard) > 2, "the credit does not come")
+    assert [type(message) for message in recorder.heard] == [StartRequest, SnapshotRequest, Credit]

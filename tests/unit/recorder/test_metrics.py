@@ -144,7 +144,9 @@ def test_metrics_of_many_services_are_bounded_and_the_rest_is_summed() -> None:
         assert found["frzmq_processes", OTHERS, "live"] == 7
 
 
-def test_metrics_ask_the_recorder_once_for_scrapes_at_the_same_time() -> None:
+def test_metrics_ask_the_recorder_once_for_scrapes_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # whatever comes between the two
+    monkeypatch.setattr(metrics, "FRESH_S", 3600.0)
     asked = []
     collector = StatusCollector(lambda: asked.append(1) or two(), lambda: 0)  # type: ignore[func-returns-value]
     assert collected(collector) == collected(collector)

@@ -11,6 +11,7 @@ from queue import Queue
 
 import pytest
 from support.fake_buffer import FakeBuffer, FakeSockets
+from support.until import until
 
 from frzmq.tracer.agent import Agent
 from frzmq.tracer.identity import new_identity
@@ -121,6 +122,7 @@ def test_agent_that_is_parked_for_a_fork_is_started_by_nobody_else(bench: Bench)
     bench.sockets = FakeSockets()
     assert bench.agent.start_after_fork()
     other.join(5)
+    bench.sockets.wait_message(Hello)
     assert len(bench.users) == 2
 
 
@@ -168,7 +170,7 @@ def test_agent_stop_without_an_answer_is_bounded(bench: Bench) -> None:
     bench.join()
     bench.buffer.record(3)
     assert not bench.agent.stop(0.01)
-    assert not bench.agent.running
+    until(lambda: not bench.agent.running, "it runs on")
 
 
 def test_agent_stopped_by_the_recorder_says_why(bench: Bench) -> None:
@@ -282,6 +284,7 @@ def test_agent_without_descriptors_tries_again_and_ends_when_asked() -> None:
     bench.agent.start()
     assert bench.tried.wait(20)
     assert not bench.agent.flush(0.01)
+    until(lambda: bench.agent.stats().error, "it does not say why")
     assert bench.agent.stats().error == "no connection to the recorder: Too many open files"
     bench.failing = False
     bench.join()
