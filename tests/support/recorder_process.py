@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from frzmq.errors import ConfigError
 from support.programs import PACKAGE_PARENT
 from support.until import until
 
@@ -103,7 +104,7 @@ def on_tcp(serve: Callable[[str], T]) -> T:
     for _ in range(20):
         try:
             return serve(f"tcp://127.0.0.1:{_free_ports()}")
-        except AssertionError as error:
+        except (AssertionError, ConfigError) as error:
             if "Address already in use" not in str(error):
                 raise
     raise AssertionError("no three free ports in a row")

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import zmq
 from support.peers import dealer_to
-from support.recorder_process import _free_ports
+from support.recorder_process import on_tcp
 from support.until import until as until_within
 
 from frzmq.errors import ConfigError
@@ -57,13 +57,12 @@ def receive_from_link(recorder: RecorderSockets) -> list[bytes]:
     return message
 
 
-def on_tcp() -> tuple[RecorderSockets, Endpoints]:
-    """Tries again when somebody was given one of its ports in the meantime."""
-    for _ in range(20):
-        endpoints = parse_address(f"tcp://127.0.0.1:{_free_ports()}")
-        with suppress(ConfigError):
-            return RecorderSockets(endpoints), endpoints
-    raise AssertionError("no three free ports in a row")
+def listening_on_tcp() -> tuple[RecorderSockets, Endpoints]:
+    def serve(address: str) -> tuple[RecorderSockets, Endpoints]:
+        endpoints = parse_address(address)
+        return RecorderSockets(endpoints), endpoints
+
+    return on_tcp(serve)
 
 
 def test_send_batch_arrives_as_sent(recorder: RecorderSockets, tracer: TracerSockets) -> None:
@@ -279,7 +278,7 @@ def test_close_connections_on_tcp_leaves_those_of_others_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as mine:
         accepted, _ = server.accept()
         with accepted:
-            recorder, endpoints = on_tcp()
+            recorder, endpoints = listening_on_tcp()
             tracer = TracerSockets(endpoints)
             until(lambda: tracer.send_batch(b"frame"))
             assert receive(recorder) == b"frame"
