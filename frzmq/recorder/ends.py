@@ -52,6 +52,7 @@ class Ends:
         problem = event.problem
         if event.tail is not None:
             tracer.stream.recover(event.tail, tracer.hello, tracer.nonce)
+            tracer.says_end = event.tail.says_end
             problem = "; ".join(event.tail.problems)
         if problem:
             self.machine.note_error(f"{tracer.name}: its last moments: {problem}")
@@ -86,9 +87,9 @@ class Ends:
             self.machine.wake_at(tracer.recover_until_ns)
             return
         self.machine.put(tracer, tracer.stream.close(Seal.DEATH), now_ns)
-        tracer.error = f"it died: {tracer.ended_how}"
+        tracer.error = "it ended unheard" if tracer.says_end else f"it died: {tracer.ended_how}"
         self.leave(tracer, State.DEAD)
-        if self.machine.on and self.config.on_death:
+        if self.machine.on and self.config.on_death and not tracer.says_end:
             self.machine.control.incidents.death(tracer.name, tracer.ended_how, tracer.hello.service, now_ns)
 
     def leave(self, tracer: Tracer, state: State) -> None:

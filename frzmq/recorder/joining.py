@@ -112,6 +112,7 @@ class Joining:
         tracer.hello_offset_ns = self._hello_offset_ns(hello, now_ns)
         tracer.state = State.LIVE
         tracer.error = tracer.ended_how = ""
+        tracer.says_end = False
         tracer.died_ns = tracer.recover_until_ns = None
         tracer.heard_ns = tracer.advanced_ns = now_ns
         tracer.stream.rejoin(hello.generation)

@@ -19,13 +19,13 @@ from frzmq.recorder.liveness import DirectoryLock, is_free
 from frzmq.recorder.recovery import read_buffer
 from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.store import SnapshotStore
+from frzmq.recorder.strays import left_hello
 from frzmq.recorder.stream import Stream
 from frzmq.recorder.tail import Tail
 from frzmq.recorder.tracers import Tracer, whole_horizon_ns
-from frzmq.wire.messages import Hello, decode_message
+from frzmq.wire.messages import Hello
 
 MAX_LEFTOVERS: Final = 4096
-MAX_HELLO_BYTES: Final = 64 << 10
 MAX_STRINGS_BYTES: Final = 64 << 20
 PREFIX: Final = "r"
 """Of the directories of embedded recorders."""
@@ -97,10 +97,9 @@ def read_leftovers(paths: list[Path]) -> Found:
 def _hello(path: Path, tail: Tail) -> Hello:
     """What the tracer wrote into its lock file, if it is its own."""
     header = tail.header
-    with contextlib.suppress(OSError, WireError), path.with_suffix(".lock").open("rb") as file:
-        found = decode_message(file.read(MAX_HELLO_BYTES))
-        if isinstance(found, Hello) and (found.uuid, found.pid) == (header.uuid, header.pid):
-            return found
+    found = left_hello(str(path.with_suffix(".lock")), header.uuid)
+    if found is not None and found.pid == header.pid:
+        return found
     return Hello(header.uuid, header.incarnation, 1, 1, header.pid, UNNAMED, 0)
 
 

@@ -70,7 +70,7 @@ class Run:
         for n in range(end - self.first_index):
             if n == start - self.first_index:
                 begin, base_ns = stop, last_ns
-            stop, delta_ns = next(marks, (0, -1))
+            _, stop, delta_ns = next(marks, (0, 0, -1))
             if delta_ns < 0:
                 raise WireError(f"wanted {self.count} records in {len(self.body)} bytes, got {n}")
             last_ns += delta_ns
@@ -93,6 +93,8 @@ class Tail:
     problems: tuple[str, ...]
     torn: int = 0
     """Records that were being written."""
+    says_end: bool = False
+    """The last record of a writer is that of the process's end: it ended in order, and nobody was there to hear of it."""
 
 
 def read_tail(
@@ -117,7 +119,15 @@ def read_tail(
         except WireError as error:
             problems.append(f"chunk {number}: {error}")
     runs.sort(key=lambda run: (run.generation, run.writer, run.first_index))
-    return Tail(header, strings, tuple(runs), tuple(_open(read, header)), tuple(problems[:16]), torn)
+    says_end = any(_last_kind(run) == Kind.PROCESS_END for run in {run.writer: run for run in runs}.values())
+    return Tail(header, strings, tuple(runs), tuple(_open(read, header)), tuple(problems[:16]), torn, says_end)
+
+
+def _last_kind(run: Run) -> int:
+    kind = 0
+    for kind, _, _ in _records(run.body):  # noqa: B007  # the last one is what is asked for
+        pass
+    return kind
 
 
 def _strings(read: Read, header: FileHeader, word: int, problems: list[str]) -> Iterator[bytes]:
@@ -216,8 +226,8 @@ def _runs(
         yield Run(generation, writer, first + cut, count - cut, base_ns, last_ns, body[cut_at:])
 
 
-def _records(body: bytes) -> Iterator[tuple[int, int]]:
-    """``(the offset behind it, its delta)`` of each record. Raises WireError."""
+def _records(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """``(its kind, the offset behind it, its delta)`` of each record. Raises WireError."""
     values = unpack_with_ends(body, "records")
     for kind, _ in values:
         spec = KINDS.get(kind) if type(kind) is int else None
@@ -230,7 +240,7 @@ def _records(body: bytes) -> Iterator[tuple[int, int]]:
             _, stop = next(values, (None, -1))
             if stop < 0:
                 raise WireError(f"records: wanted {field_} of {spec.name}, got the end")
-        yield stop, delta
+        yield spec.kind, stop, delta
 
 
 def _open(read: Read, header: FileHeader) -> Iterator[OpenItem]:

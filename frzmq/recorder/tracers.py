@@ -43,6 +43,8 @@ class Tracer:
     died_ns: int | None = None
     """Its lock is free; what is under way may still come."""
     ended_how: str = ""
+    says_end: bool = False
+    """Its buffer does: it ended in order, though nobody heard of it."""
     recover_until_ns: int | None = None
     """Its buffer file is being read; no longer than this is waited for that."""
     heartbeat: TracerHeartbeat = field(default_factory=lambda: TracerHeartbeat(0, 0))

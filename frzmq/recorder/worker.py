@@ -32,6 +32,7 @@ from frzmq.recorder.events import (
     Input,
     Instruction,
     KeyRevoked,
+    LinkReceived,
     ReadTail,
     RequestReceived,
     SendLink,
@@ -54,6 +55,7 @@ from frzmq.recorder.recovery import TailReader
 from frzmq.recorder.snapshots import write_view
 from frzmq.recorder.spool import Spools, SpoolStats
 from frzmq.recorder.store import SnapshotStore
+from frzmq.recorder.strays import Strays
 from frzmq.transport.sockets import Again, Received, RecorderSockets, send_to
 from frzmq.version import __version__
 from frzmq.wire.messages import (
@@ -61,8 +63,10 @@ from frzmq.wire.messages import (
     Cancel,
     Credit,
     ErrorReply,
+    FlushRequest,
     Reply,
     Request,
+    SnapshotRequest,
     Status,
     ToTracer,
     encode_message,
@@ -127,6 +131,7 @@ class Worker:
         self._refused_told = 0
         self._parent_fd = parent_fd
         self._liveness = Liveness(directory)
+        self._strays = Strays(directory)
         store = SnapshotStore(config.store)
         self._spools = Spools(
             partial(write_view, machine=machine),
@@ -244,6 +249,9 @@ class Worker:
         with self._faultless("liveness"):
             for uuid, how in self._liveness.probe(now_ns):
                 self._give(TracerDied(uuid, how), now_ns)
+        with self._faultless("strays"):
+            if now_ns >= self._strays.next_ns:
+                self._take_in_strays(now_ns)
         with self._faultless("status"):
             if not self._status_asked.empty():
                 # one for all that ask at this moment
@@ -328,8 +336,17 @@ class Worker:
                 self._spools.credit(peer, id_, chunks, now_ns)
             case RequestReceived(peer, Cancel(id_)):
                 self._spools.cancel(peer, id_)
+            case RequestReceived(_, FlushRequest() | SnapshotRequest()):
+                with self._faultless("strays"):
+                    self._take_in_strays(now_ns)
+                self._give(event, now_ns)
             case _:
                 self._give(event, now_ns)
+
+    def _take_in_strays(self, now_ns: int) -> None:
+        """As if their hellos had come, by connections that are gone: then their deaths are seen like those of others."""
+        for hello in self._strays.find(self._machine.known.by_uuid, now_ns):
+            self._give(LinkReceived(hello.uuid, hello), now_ns)
 
     def _denial(self, received: Received, request: Request) -> str:
         return self._keys.access.denial(received.public, request) if self._keys is not None else ""

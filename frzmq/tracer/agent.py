@@ -56,6 +56,7 @@ from frzmq.tracer.reports import Reports
 from frzmq.tracer.telling import AgentStats, make_heartbeat, make_hello
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
+from frzmq.transport.outbound import is_listening
 from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening
@@ -132,6 +133,8 @@ class Agent:
         self._errors = self._ignored = 0
         self._error = ""
         self._not_taken = ""
+        self._findable = False
+        """What it leaves in the directory says whose it is."""
         self._refusal_ns = 0
         self._frames = self._frame_bytes = self._refused = 0
         self._cpu_ns = 0
@@ -148,9 +151,10 @@ class Agent:
         return self._broken or self._machine.state is State.CLOSED
 
     @property
-    def joined(self) -> bool:
-        """A recorder knows of it."""
-        return self._machine.joined
+    def heard_of(self) -> bool:
+        """A recorder knows of it; or one serves in its directory, has not refused it, and will find what it leaves there."""
+        awaited = self._findable and not self._not_taken and is_listening(self._endpoints.link)
+        return self._machine.joined or awaited
 
     def start(self) -> bool:
         """Starts the thread unless it runs. False: it cannot run, in an interpreter that ends or as it is finished."""
@@ -427,6 +431,7 @@ class Agent:
                 hello = make_hello(instruction, self._identity, self._buffer, self._endpoints, lock=self.lock.take())
                 # whoever may read the file is not to speak for this tracer
                 self.lock.say(encode_message(dataclasses.replace(hello, nonce=0)))
+                self._findable = hello.shared and hello.lock
                 self._send(hello)
             case SendHeartbeat():
                 totals = self._buffer.totals()

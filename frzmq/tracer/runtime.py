@@ -223,7 +223,7 @@ class _Runtime:
             return
         whole = agent.stop(timeout_s)
         self._unwatch(agent)
-        if whole or not agent.joined:
+        if whole or not agent.heard_of:
             buffer.close()
             agent.lock.release()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 from frzmq.transport.addresses import Endpoints
@@ -145,3 +146,16 @@ class ClientSocket:
     def close(self, linger_ms: int = 100) -> bool:
         self._connection.close()
         return close_all(self._context, (self._connection.monitor, self._dealer), linger_ms)
+
+
+def is_listening(endpoint: str) -> bool:
+    """Whether somebody serves at an ipc endpoint, also one who is stopped: it is the kernel that connects. Nothing is said by that connection."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint.removeprefix("ipc://"))
+        except BlockingIOError:
+            return True  # more wait there than the kernel has room for
+        except OSError:
+            return False
+    return True

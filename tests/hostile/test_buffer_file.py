@@ -48,6 +48,7 @@ def test_tail_of_a_whole_file_has_all_records_strings_and_what_was_open(whole: b
     assert {run.generation for run in tail.runs} >= {2}
     assert pack_text("event 4") in tail.strings
     assert [item.kind for item in tail.open] == [Kind.SPAN_BEGIN]
+    assert not tail.says_end
 
 
 @pytest.mark.parametrize("stored", [[(0, 50)], [(0, 1), (3, 60), (70, 71)], [(0, 10_000)], [(20, 30)]])
@@ -65,7 +66,7 @@ def times(body: bytes, base_ns: int) -> list[int]:
     from frzmq.recorder.tail import _records
 
     found = []
-    for _, delta_ns in _records(body):
+    for _, _, delta_ns in _records(body):
         base_ns += delta_ns
         found.append(base_ns)
     return found

@@ -24,6 +24,7 @@ from frzmq.wire.messages import (
     Ping,
     Pong,
     RecorderHeartbeat,
+    Reject,
     Stop,
     TracerHeartbeat,
     Welcome,
@@ -109,6 +110,8 @@ class FakeRecorder:
         """False: what comes is read, and nothing said."""
         self.loses: Callable[[Batch], bool] = lambda _batch: False
         """Batches for which it is True are as if they had never come."""
+        self.refuses = ""
+        """Why nobody is taken."""
         self.tracers: dict[tuple[bytes, int], FakeTracer] = {}
         self.rejected = 0
         self.errors: list[str] = []
@@ -222,6 +225,8 @@ class FakeRecorder:
 
     def _answer(self, peer: bytes, message: Message) -> None:
         match message:
+            case Hello() if self.refuses:
+                self._outbox.append((peer, Reject(self.refuses)))
             case Hello() as hello:
                 self._welcome(peer, hello)
             case Ping(sent_ns):

@@ -155,6 +155,21 @@ def test_machine_records_that_come_while_the_buffer_is_read_are_there_once() -> 
     assert (ledger.recorded, ledger.held, ledger.balanced) == (3, 3, True)
 
 
+def test_machine_end_that_only_the_buffer_tells_of_is_no_death_that_leaves_a_snapshot() -> None:
+    bench = Bench()
+    peer = Peer(bench, shared=True)
+    peer.open(1)
+    bench.give(TracerDied(b"p" * 16))
+    bench.tick(DEATH_GRACE_NS)
+    header = FileHeader(42, b"p" * 16, 1, layout_for(256 << 10), 1, 1, 1)
+    bench.give(TailRead(b"p" * 16, Tail(header, (), (), (), (), says_end=True)))
+    assert [(s.state, s.error) for s in bench.machine.telling.view(bench.now, 0).streams] == [
+        (State.DEAD, "it ended unheard")
+    ]
+    assert not bench.machine.busy
+    assert [i for i in bench.tick(COALESCE_NS) if isinstance(i, WriteSnapshot)] == []
+
+
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
     bench = Bench()
     peer = Peer(bench)

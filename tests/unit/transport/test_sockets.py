@@ -19,7 +19,7 @@ from support.until import until as until_within
 from frzmq.errors import ConfigError
 from frzmq.transport import sockets as transport
 from frzmq.transport.addresses import Endpoints, parse_address
-from frzmq.transport.outbound import TracerSockets
+from frzmq.transport.outbound import TracerSockets, is_listening
 from frzmq.transport.sockets import (
     MAX_TO_RECORDER_BYTES,
     PARTS_A_CALL,
@@ -70,6 +70,16 @@ def test_send_batch_arrives_as_sent(recorder: RecorderSockets, tracer: TracerSoc
     assert receive(recorder) == b"frame"
     with pytest.raises(Again):
         recorder.frame_receiver()()
+
+
+def test_is_listening_is_true_of_a_socket_that_is_served_and_false_of_one_that_was(endpoints: Endpoints) -> None:
+    assert not is_listening(endpoints.link)
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(endpoints.link.removeprefix("ipc://"))
+        served.listen(1)
+        # nobody accepts: at last there is no room for one that waits
+        assert all(is_listening(endpoints.link) for _ in range(5))
+    assert not is_listening(endpoints.link)
 
 
 def test_send_batch_without_a_recorder_is_refused_at_once(endpoints: Endpoints) -> None:
