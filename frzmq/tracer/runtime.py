@@ -315,17 +315,19 @@ def start(config: TracerConfig | None = None) -> None:
             raise StateError("start: wanted the address of a recorder, got none")
         if not config.enabled:
             return
-        _runtime.configure(config)
-        _runtime.automatic = False
         try:
+            _runtime.configure(config)
+            _runtime.automatic = False
             _runtime.make(config)
-        except OSError as error:
+            assert _runtime.agent is not None
+            if not _runtime.agent.start():
+                raise StateError("start: wanted an interpreter that can start a thread, got one that ends")
+        except BaseException as error:
+            _runtime.end(0.0)
             _runtime.configure(None)
-            raise StateError(f"start: wanted file descriptors, got none: {os_error_text(error)}") from None
-        assert _runtime.agent is not None
-        if not _runtime.agent.start():
-            _runtime.discard()
-            raise StateError("start: wanted an interpreter that can start a thread, got one that ends")
+            if isinstance(error, OSError):
+                raise StateError(f"start: wanted file descriptors, got none: {os_error_text(error)}") from None
+            raise
 
 
 def stop(timeout_s: float = END_S) -> str:

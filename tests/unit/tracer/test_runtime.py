@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,7 +17,7 @@ from support.fake_recorder import FakeRecorder
 
 from frzmq.config import TracerConfig
 from frzmq.errors import ConfigError, StateError
-from frzmq.tracer import api, runtime
+from frzmq.tracer import api, hub, runtime
 
 
 @pytest.fixture
@@ -55,6 +58,29 @@ def test_runtime_start_with_no_address_is_an_error(address: str) -> None:
     with pytest.raises(ConfigError):
         runtime.start(TracerConfig(recorder="gopher://" + address))
     assert runtime.stats() is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"recorder": "gopher://here"}, ConfigError),
+        ({"calls": True, "buffer_kind": "py"}, ConfigError),
+        ({"triggers": "slow soon"}, ConfigError),
+        ({"triggers": "error", "calls": True, "buffer_kind": "py"}, ConfigError),
+    ],
+)
+def test_runtime_start_that_fails_leaves_the_program_as_it_was(
+    address: str, wrong: dict[str, object], error: type[Exception]
+) -> None:
+    def hooked() -> tuple[object, ...]:
+        return logging.Logger.callHandlers, sys.excepthook, threading.excepthook, os._exit, hub.on_span, hub.on_log
+
+    before = hooked()
+    with pytest.raises(error):
+        runtime.start(TracerConfig(**{"recorder": address, **wrong}))  # type: ignore[arg-type]  # each is right
+    assert hooked() == before
+    assert (runtime.recording(), runtime.stats(), runtime.address()) == (False, None, None)
+    assert os.listdir(address) == []
 
 
 def test_runtime_start_flush_stop_ships_all(address: str) -> None:
