@@ -121,10 +121,11 @@ class _Contexts:
 
 
 class _Children:
-    """Pids of those that this process itself has started: for them somebody has to wait."""
+    """Those that this process itself has started: for them somebody has to wait."""
 
     def __init__(self) -> None:
-        self.started: set[int] = set()
+        self._started: dict[int, str] = {}
+        """When each pid began: a long run has the same one again, for another."""
 
     def watch(self) -> None:
         fork, popen = os.fork, subprocess.Popen.__init__
@@ -132,19 +133,19 @@ class _Children:
         def forked() -> int:
             pid = fork()
             if pid:
-                self.started.add(pid)
+                self._started[pid] = _begin(pid)
             return pid
 
         def opened(process: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
             popen(process, *args, **options)
-            self.started.add(process.pid)
+            self._started[process.pid] = _begin(process.pid)
 
         os.fork = forked
         subprocess.Popen.__init__ = opened  # type: ignore[assignment, method-assign]
 
     def reap(self, pid: int) -> bool:
         """True for one that was adopted and has ended; its parent was to wait for it."""
-        if pid in self.started:
+        if self._started.get(pid) == _begin(pid):
             return False
         with contextlib.suppress(ChildProcessError):
             return os.waitpid(pid, os.WNOHANG)[0] == pid
@@ -238,6 +239,14 @@ def _children() -> frozenset[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found |= {int(pid) for pid in (PROC / f"task/{task}/children").read_text().split()}
     return frozenset(pid for pid in found if not _started.reap(pid))
+
+
+def _begin(pid: int) -> str:
+    """Its process's, in ticks since the boot; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _command(pid: int) -> str:

@@ -19,6 +19,7 @@ left_behind.GRACE_S = left_behind.TERM_S = 0.1
 SEEDS = """
 import os, pytest, socket, subprocess, sys, tempfile, threading, time, zmq
 from pathlib import Path
+from support import left_behind
 from support.recorder_process import until_ended
 from support.until import until
 
@@ -41,6 +42,12 @@ def test_clean():
 
 def test_adopted_and_ended():
     out = subprocess.run(["/bin/sh", "-c", "true & echo $!"], capture_output=True, check=True).stdout
+    until_ended(int(out))
+
+
+def test_adopted_and_ended_with_the_pid_of_a_child_before_it():
+    out = subprocess.run(["/bin/sh", "-c", "true & echo $!"], capture_output=True, check=True).stdout
+    left_behind._started._started[int(out)] = "0"
     until_ended(int(out))
 
 
@@ -147,6 +154,7 @@ def test_nothing_after_all_of_these():
 CLEAN = {
     "test_clean",
     "test_adopted_and_ended",
+    "test_adopted_and_ended_with_the_pid_of_a_child_before_it",
     "test_the_first_to_ask_for_a_fixture_of_the_module",
     "test_the_second_to_ask_for_it",
     "test_nothing_after_all_of_these",
