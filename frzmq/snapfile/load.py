@@ -83,6 +83,10 @@ class SnapshotFile:
             """What of the file is gone or damaged, without its sections' bodies."""
             self.header, start = self._read_header()
             self.sections: tuple[Section, ...] = tuple(self._find_sections(start))
+            # a snapshot of thousands of processes has hundreds of thousands
+            self._of: dict[tuple[SectionType, int], list[Section]] = {}
+            for section in self.sections:
+                self._of.setdefault((section.type, section.stream), []).append(section)
         except BaseException:
             self._close()
             raise
@@ -90,11 +94,11 @@ class SnapshotFile:
     # --- what it holds
 
     def strings(self, stream: int) -> list[Section]:
-        return [s for s in self.sections if s.type is SectionType.STRINGS and s.stream == stream]
+        return [*self._of.get((SectionType.STRINGS, stream), ())]
 
     def generations(self, stream: int) -> list[Section]:
         """Oldest first."""
-        found = [s for s in self.sections if s.type is SectionType.GENERATION and s.stream == stream]
+        found = self._of.get((SectionType.GENERATION, stream), ())
         return sorted(found, key=lambda s: s.info.generation if s.info is not None else 0)
 
     def body(self, section: Section) -> Body:
