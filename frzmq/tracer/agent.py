@@ -50,13 +50,13 @@ from frzmq.tracer.events import (
     Ticked,
 )
 from frzmq.tracer.identity import Identity, LifeLock
+from frzmq.tracer.leaving import is_awaited
 from frzmq.tracer.machine import TracerMachine
 from frzmq.tracer.ports import AgentBuffer, AgentSockets
 from frzmq.tracer.reports import Reports
 from frzmq.tracer.telling import AgentStats, make_heartbeat, make_hello
 from frzmq.tracer.watch import Watch
 from frzmq.transport.addresses import Endpoints
-from frzmq.transport.outbound import is_listening
 from frzmq.transport.sockets import NO_DESCRIPTORS
 from frzmq.triggers import parse_triggers
 from frzmq.wire.batch import Opening
@@ -152,9 +152,8 @@ class Agent:
 
     @property
     def heard_of(self) -> bool:
-        """A recorder knows of it; or one serves in its directory, has not refused it, and will find what it leaves there."""
-        awaited = self._findable and not self._not_taken and is_listening(self._endpoints.link)
-        return self._machine.joined or awaited
+        """A recorder knows of it; or one that has not refused it will find what it leaves in the directory."""
+        return self._machine.joined or (self._findable and not self._not_taken and is_awaited(self._endpoints))
 
     def start(self) -> bool:
         """Starts the thread unless it runs. False: it cannot run, in an interpreter that ends or as it is finished."""

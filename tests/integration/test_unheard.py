@@ -18,6 +18,7 @@ from frzmq.control.client import ControlClient
 from frzmq.reader.snapshot import Snapshot, open_snapshot
 from frzmq.reader.validate import Level, validate
 from frzmq.tracer.choice import native
+from frzmq.tracer.leaving import MOST_BUFFERS
 
 EVENTS = 500
 PROGRAM = f"""
@@ -97,6 +98,22 @@ def test_program_that_nobody_heard_of_is_there_to_its_last_record(
         found = [e.attributes["n"] for e in opened.events if e.process == process.number and e.name == "n"]
         assert found == [*range(EVENTS)]
     assert files(recorder.address) == []
+
+
+def test_program_that_nobody_heard_of_leaves_nothing_where_many_have(recorder: RecorderProcess, tmp_path: Path) -> None:
+    recorder.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, recorder.process.pid, os.WSTOPPED)
+    try:
+        others = {f"other{n}.buf" for n in range(MOST_BUFFERS)}
+        for name in others:
+            Path(recorder.address, name).touch()
+        run(recorder.address, tmp_path, "ends")
+        assert set(files(recorder.address)) == others
+        Path(recorder.address, others.pop()).unlink()
+        run(recorder.address, tmp_path, "ends")
+        assert len(files(recorder.address)) == len(others) + 2
+    finally:
+        recorder.process.send_signal(signal.SIGCONT)
 
 
 def test_program_that_nobody_heard_of_is_found_without_being_asked_for(
