@@ -22,8 +22,9 @@ from frzmq.tracer.leaving import MOST_BUFFERS
 
 EVENTS = 500
 PROGRAM = f"""
-    import os, signal, sys
+    import os, signal, sys, time
     import frzmq
+    from frzmq.tracer import runtime
 
     def is_said():
         directory = os.environ["FRZMQ_RECORDER"]
@@ -35,6 +36,8 @@ PROGRAM = f"""
         while not is_said():
             pass
         os.kill(os.getpid(), signal.SIGKILL)
+    while sys.argv[1] == "refused" and "wanted another" not in runtime.stats().error:
+        time.sleep(0.01)
     if sys.argv[1] == "forks" and os.fork() == 0:
         for n in range({EVENTS}):
             frzmq.event("n", n=n)
@@ -141,7 +144,7 @@ def test_program_whose_recorder_is_gone_or_refuses_it_leaves_nothing(tmp_path: P
         assert files(directory) == []
     with tempfile.TemporaryDirectory(prefix="fz") as directory, FakeRecorder(directory) as refuses:
         refuses.refuses = "wanted another"
-        program = Program(tmp_path / "p.py", PROGRAM, "ends", FRZMQ_RECORDER=directory)
+        program = Program(tmp_path / "p.py", PROGRAM, "refused", FRZMQ_RECORDER=directory)
         assert "wanted another" in program.process.communicate(timeout=DEADLINE_S)[1]
         assert program.process.returncode == 0
         assert files(directory) == []
