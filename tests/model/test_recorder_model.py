@@ -234,7 +234,7 @@ class RecorderModel(RecorderPredicted):
         header = Header(
             RECORDS,
             b"x" * 16 if how == "uuid" else tracer.uuid,
-            9 if how == "incarnation" else tracer.incarnation,
+            tracer.incarnation + (how == "incarnation"),
             5 if how == "nonce" else tracer.nonce,
             tracer.generation, 10**6, count=2, body_size=4,
         )  # fmt: skip

@@ -360,7 +360,7 @@ class Oracle:
             if body is None:
                 header = self.headers[tseq]
                 self.bodies[tseq] = b""
-                self.headers[tseq] = replace(header, count=0)
+                self.headers[tseq] = replace(header, count=0, last_ns=header.base_ns)
                 self.gone[tseq] = header.count
                 if header.generation == self.generation:
                     first = header.first_index
