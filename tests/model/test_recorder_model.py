@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 from support.recorder_oracle import END, FLUSH, GOODBYE, MS, OPEN, RECORDS, STRINGS, Known, S, Tracer, raw
 from support.recorder_predicted import BOOT, CONTROL, RecorderPredicted
 
+from frzmq.recorder.control import MAX_CLIENTS
 from frzmq.recorder.events import (
     FrameReceived,
     LinkReceived,
@@ -385,7 +386,7 @@ class RecorderModel(RecorderPredicted):
             self.snapshot = {"number": self.__dict__.get("made", 0) + 1, "clients": [client], "writing": False}
             self.made = self.snapshot["number"]
             self._begin_flush(None, 0, False)
-        elif not share:
+        elif not share or len(self.snapshot["clients"]) >= MAX_CLIENTS:
             self._refused(id_, "snapshot_active")
         else:
             self.snapshot["clients"].append(client)

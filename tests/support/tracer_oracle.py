@@ -396,7 +396,12 @@ class Oracle:
         if self.fresh:
             first = min([event.at_ns, *(s.base_ns for s in event.slices if s.count)])
             # what was given up is lost of this generation
-            self.fresh, self.generation, self.carried = False, self.wanted, event.writers
+            self.fresh, self.generation = False, self.wanted
+            # and what was sent before it was stopped is not of this incarnation
+            self.carried = tuple(
+                replace(row, first_index=min(max(row.first_index, self.stamped(row.writer)), row.next_index))
+                for row in event.writers
+            )
             self.lost, self.gave_up = self.gave_up, {}
             rests = self.lost.keys() - {row.writer for row in event.writers}
             self.carried += tuple(
@@ -428,6 +433,11 @@ class Oracle:
             self.generation = self.wanted
             self.stamp(BatchType.OPEN, self.generation, encode_opening(event.opening), event.at_ns)
         return out
+
+    def stamped(self, writer: int) -> int:
+        """Behind the last record of it that was ever stamped."""
+        of_writer = (h for h in self.headers.values() if h.type is BatchType.RECORDS and h.writer == writer)
+        return max((h.first_index + h.count + self.gone.get(h.tseq, 0) for h in of_writer), default=0)
 
     def end_mark(self, rows: tuple[WriterEnd, ...]) -> EndMark:
         merged = {row.writer: row for row in self.carried}
