@@ -222,7 +222,8 @@ class RecorderMachine:
         records = stream.records
         self.changed.add(tracer.number)
         self._heard(tracer, now_ns)
-        if tracer.state is State.LIVE:
+        # silent still: it is dead, and this was under way
+        if tracer.state in (State.LIVE, State.SILENT):
             try:
                 sealed = stream.take(header, data)
             except WireError as error:

@@ -207,16 +207,16 @@ class RecorderPredicted(RuleBasedStateMachine):
             if ids - k.string_ids:
                 k.strings.append(raw(part))
                 k.string_ids |= ids
-        elif k.state == "live" and h.type is GOODBYE:
+        elif k.state in ("live", "silent") and h.type is GOODBYE:
             k.goodbye = h.tseq
         elif h.type in (OPEN, RECORDS, END) and h.generation >= k.record_from:
-            if k.state != "live" or h.generation <= k.sealed_through:
+            if k.state not in ("live", "silent") or h.generation <= k.sealed_through:
                 self._late(k, h)
                 k.sealed_through = max(k.sealed_through, h.generation)
             else:
                 k.parts.setdefault(h.generation, {})[h.tseq] = part
                 k.opened = max(k.opened, h.generation)
-        if k.state == "live":
+        if k.state in ("live", "silent"):
             self._settle(k)
 
     def _late(self, k: Known, h: Header) -> None:

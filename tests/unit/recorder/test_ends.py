@@ -170,6 +170,21 @@ def test_machine_end_that_only_the_buffer_tells_of_is_no_death_that_leaves_a_sna
     assert [i for i in bench.tick(COALESCE_NS) if isinstance(i, WriteSnapshot)] == []
 
 
+def test_machine_batches_of_a_silent_tracer_that_were_under_way_at_its_death_are_held() -> None:
+    bench = Bench(dataclasses.replace(CONFIG, silence_ns=S))
+    peer = Peer(bench)
+    peer.open(1)
+    peer.records(0, 2)
+    under_way = peer.batch(BatchType.RECORDS, RECORD * 3, writer=1, first_index=2, count=3)
+    bench.tick(2 * S)
+    bench.give(TracerDied(b"p" * 16))
+    assert [tracer.state for tracer in bench.machine.status(bench.now).tracers] == ["silent"]
+    bench.give(FrameReceived(under_way))
+    bench.tick(DEATH_GRACE_NS)
+    ledger = bench.machine.telling.view(bench.now, 0).streams[0].ledger
+    assert (ledger.recorded, ledger.held, ledger.late, ledger.missing) == (5, 5, 0, 0)
+
+
 def test_machine_death_leaves_a_snapshot_that_says_how_it_ended() -> None:
     bench = Bench()
     peer = Peer(bench)
