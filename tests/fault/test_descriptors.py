@@ -14,13 +14,11 @@ import pytest
 from support.peers import dealer_to
 from support.places import PlacedRecorder, kill, placed_recorder, recorder_to_kill, started, with_limit
 from support.programs import Program
-from support.recorder_process import on_tcp
+from support.recorder_process import on_tcp, taken
 from support.until import until
 
 from frzmq.control.client import ControlClient
 from frzmq.errors import ControlError
-from frzmq.reader.snapshot import Snapshot, open_snapshot
-from frzmq.reader.validate import Level, validate
 from frzmq.transport.addresses import parse_address
 from frzmq.transport.sockets import Context, Socket, close_all, new_context
 
@@ -152,14 +150,6 @@ def directory() -> Iterator[Path]:
 def recorder(directory: Path) -> Iterator[PlacedRecorder]:
     with placed_recorder((), str(directory), "--no-death-snapshots") as process:
         yield process
-
-
-def taken(recorder: PlacedRecorder, path: Path) -> Snapshot:
-    with path.open("xb") as file, ControlClient(recorder.address) as client:
-        client.snapshot(file)
-    opened = open_snapshot(path)
-    assert [str(finding) for finding in validate(opened) if finding.level is Level.ERROR] == []
-    return opened
 
 
 def let_go(program: Program) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import called
+
+from frzmq.flight import FlightRecorder
 
 EMPTY_ENVIRONMENT = ("FRZMQ_RECORDER", "FRZMQ_SERVICE", "FRZMQ_MIN_AGE", "FRZMQ_MAX_BYTES", "FRZMQ_DISABLE")
 
@@ -25,3 +28,12 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
         left = [path for path in directory.iterdir() if path.name != "lock"]
         shutil.rmtree(directory)
         assert left == []
+
+
+@pytest.fixture
+def flight() -> Iterator[FlightRecorder]:
+    """Of every call, and off: a test that starts it is not itself among the calls."""
+    flight = called.recorder()
+    yield flight
+    if flight.enabled:
+        flight.stop()

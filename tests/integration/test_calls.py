@@ -30,15 +30,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def flight() -> Iterator[FlightRecorder]:
-    """Off: a test that starts it is not itself among the calls."""
-    flight = recorder()
-    yield flight
-    if flight.enabled:
-        flight.stop()
-
-
 def test_calls_nest_as_they_were_made(flight: FlightRecorder, tmp_path: Path) -> None:
     flight.start()
     total(1)

@@ -29,15 +29,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def flight() -> Iterator[FlightRecorder]:
-    """Off: a test that starts it is not itself among the calls."""
-    flight = recorder()
-    yield flight
-    if flight.enabled:
-        flight.stop()
-
-
-@pytest.fixture
 def other_tool() -> Iterator[int]:
     """A tool that wants no events; on 3.11, where there is no such thing, nothing."""
     if sys.version_info < (3, 12):

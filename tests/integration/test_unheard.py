@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from support.fake_recorder import FakeRecorder
 from support.programs import DEADLINE_S, Program
-from support.recorder_process import RecorderProcess, recorder_process
+from support.recorder_process import RecorderProcess, recorder_process, taken
 from support.until import until
 
 from frzmq.control.client import ControlClient
-from frzmq.reader.snapshot import Snapshot, open_snapshot
-from frzmq.reader.validate import Level, validate
 from frzmq.tracer.choice import native
 from frzmq.tracer.leaving import MOST_BUFFERS
 
@@ -61,14 +59,6 @@ def run(recorder_address: str, tmp_path: Path, how: str, code: int = 0, **variab
 def files(address: str) -> list[str]:
     """Of tracers."""
     return [name for name in os.listdir(address) if name.endswith((".buf", ".lock"))]
-
-
-def taken(recorder: RecorderProcess, path: Path) -> Snapshot:
-    with path.open("xb") as file, ControlClient(recorder.address) as client:
-        client.snapshot(file)
-    opened = open_snapshot(path)
-    assert [str(finding) for finding in validate(opened) if finding.level is Level.ERROR] == []
-    return opened
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from frzmq.control.client import ControlClient
 from frzmq.errors import ConfigError
+from frzmq.reader.snapshot import Snapshot, open_snapshot
+from frzmq.reader.validate import Level, validate
 from support.programs import PACKAGE_PARENT
 from support.until import until
 
@@ -97,6 +100,15 @@ def recorder_process(address: str, *arguments: str, program: Sequence[str] = FRZ
         for stream in (recorder.process.stdout, recorder.process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def taken(recorder: RecorderProcess, path: Path) -> Snapshot:
+    """A snapshot of all that it holds, in a new file, without an error in it."""
+    with path.open("xb") as file, ControlClient(recorder.address) as client:
+        client.snapshot(file)
+    opened = open_snapshot(path)
+    assert [str(finding) for finding in validate(opened) if finding.level is Level.ERROR] == []
+    return opened
 
 
 def on_tcp(serve: Callable[[str], T]) -> T:

@@ -5,34 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.locks import held
 
 from frzmq.errors import ConfigError
 from frzmq.recorder.liveness import PROBE_NS, DirectoryLock, Liveness
 
 UUID = bytes(range(16))
-HOLDER = (
-    "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
-)
-
-
-@contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process holds a record lock on ``path``."""
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"\n"
-        yield holder
-        holder.kill()
-
-
 KILLED = "SIGKILL" if sys.platform == "linux" else "unknown"
 
 

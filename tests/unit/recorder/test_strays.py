@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.locks import held
 
 from frzmq.recorder import strays as module
 from frzmq.recorder.strays import LOOK_NS, Strays
 from frzmq.wire.messages import Hello, Ping, encode_message
 
 UUID = bytes(range(16))
-HOLDER = (
-    "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
-)
 
 
 def left(directory: Path, uuid: bytes = UUID, *, shared: bool = True) -> Hello:
     hello = Hello(uuid, 1, 1, 1, 42, "svc", 0, shared=shared, lock=True)
     (directory / f"{uuid.hex()}.lock").write_bytes(encode_message(hello))
     return hello
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"\n"
-        yield
-        holder.kill()
 
 
 def test_strays_of_whom_nobody_has_told_are_found_once_they_are_dead(tmp_path: Path) -> None:
