@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import zmq
-from support.peers import dealer_to, push_to
+from support.peers import dealer_to, push_to, until_let_in
 from support.until import until
 
 from frzmq.config import RecorderConfig
@@ -35,12 +34,7 @@ def test_requests_that_take_long_take_turns_with_frames(
     client = dealer_to(context, endpoints.control)
     push = push_to(context, endpoints.data)
     try:
-
-        def both_are_let_in() -> bool:
-            worker.turn()
-            return bool(client.poll(0, zmq.POLLOUT) and push.poll(0, zmq.POLLOUT))
-
-        until(both_are_let_in)
+        until_let_in(worker.turn, client, push)
         for n in range(1, 11):
             client.send(encode_message(StatusRequest(n)))
         push.send(b"no batch")

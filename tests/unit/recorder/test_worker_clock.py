@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-import zmq
-from support.peers import dealer_to
+from support.peers import dealer_to, until_let_in
 from support.until import until
 
 from frzmq.config import RecorderConfig
@@ -34,15 +33,11 @@ def test_time_that_is_answered_is_after_the_question_came(
     client, tracer = dealer_to(context, endpoints.control), dealer_to(context, endpoints.link)
     try:
 
-        def both_are_let_in() -> bool:
-            worker.turn()
-            return bool(client.poll(0, zmq.POLLOUT) and tracer.poll(0, zmq.POLLOUT))
-
         def answered(socket: Socket) -> bool:
             worker.turn()
             return bool(socket.poll(0))
 
-        until(both_are_let_in)
+        until_let_in(worker.turn, client, tracer)
         client.send(encode_message(StatusRequest(1)))
         until(lambda: answered(client))
         status = decode_message(client.recv())
